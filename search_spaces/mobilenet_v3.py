@@ -135,7 +135,9 @@ def space(
 
 def _default_resolutions(image_size: int) -> list[int]:
     if image_size < 96:
-        return [r for r in range(image_size % 4 + 8, image_size + 1, 4) if r >= image_size * 3 / 4] or [image_size]
+        return [r for r in range(image_size % 4 + 8, image_size + 1, 4) if r >= image_size * 3 / 4] or [
+            image_size
+        ]
     return [r for r in range(image_size % 32, image_size + 1, 32) if r >= image_size * 4 / 7 - 1]
 
 

@@ -41,7 +41,7 @@ def centre(shared: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class heads:  # noqa: N801  (reads as a verb in a space's rules)
+class heads:
     """`parts` tensors fused along the first axis (q, k, v), of which each shares its own leading entries.
 
     `{"*.attn.qkv.*": heads(3)}` for a [3 * heads * head_dim, in] weight and its bias: head h of every subnet
@@ -59,7 +59,7 @@ class heads:  # noqa: N801  (reads as a verb in a space's rules)
 
 
 @dataclass(frozen=True)
-class index_set:  # noqa: N801
+class index_set:
     """Entries along one axis chosen by `pick(size) -> indices`; leading ones along the others. A copy."""
 
     axis: int

@@ -162,7 +162,12 @@ class SearchSpace:
     def digest(self) -> str:
         """16 hexadecimal digits that name this space: its name, settings and choices."""
         text = json.dumps(
-            [self.name, self.settings, [[c.name, c.options, dict(c.when)] for c in self.choices], self._input_shape],
+            [
+                self.name,
+                self.settings,
+                [[c.name, c.options, dict(c.when)] for c in self.choices],
+                self._input_shape,
+            ],
             sort_keys=True,
             default=str,
         )
@@ -181,7 +186,9 @@ class SearchSpace:
         fill = self._options - 1 if rng is None else rng.integers(0, self._options, size=population.shape)
         return self._drop_inactive(np.where(population < 0, fill, population).astype(np.int16))
 
-    def mutate(self, population: Population, rng: np.random.Generator, rate: float | None = None) -> Population:
+    def mutate(
+        self, population: Population, rng: np.random.Generator, rate: float | None = None
+    ) -> Population:
         """Each choice in force takes another of its options with probability `rate` (default: 1 / how many).
 
         Choices that come into force are drawn uniformly.
@@ -261,7 +268,9 @@ class SearchSpace:
         for pattern, allowed in keep.items():
             matched = [j for j, c in enumerate(choices) if fnmatchcase(c.name, pattern)]
             if not matched:
-                raise SpaceError(f"no choice of {self.name!r} matches {pattern!r}{did_you_mean(pattern, self._column)}")
+                raise SpaceError(
+                    f"no choice of {self.name!r} matches {pattern!r}{did_you_mean(pattern, self._column)}"
+                )
             for j in matched:
                 options = [option for option in choices[j].options if option in allowed]
                 if not options:
@@ -270,7 +279,12 @@ class SearchSpace:
                     )
                 choices[j] = Choice(choices[j].name, options, choices[j].when)
         return SearchSpace(
-            self.name, choices, self.build, input_shape=self._input_shape, rules=self.rules, settings=self.settings
+            self.name,
+            choices,
+            self.build,
+            input_shape=self._input_shape,
+            rules=self.rules,
+            settings=self.settings,
         )
 
     # -- conditions ----------------------------------------------------------------------------------------
@@ -283,7 +297,9 @@ class SearchSpace:
             for parent, allowed in choice.when.items():
                 at = self._column.get(parent, j)
                 if at >= j:
-                    raise SpaceError(f"{choice.name!r} depends on {parent!r}, which is not a choice before it")
+                    raise SpaceError(
+                        f"{choice.name!r} depends on {parent!r}, which is not a choice before it"
+                    )
                 table = np.zeros(len(self.choices[at].options) + 1, dtype=bool)  # the last entry answers -1
                 table[:-1] = [option in allowed for option in self.choices[at].options]
                 tests.append((at, table))

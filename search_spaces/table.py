@@ -77,7 +77,9 @@ class AdditiveTable:
                 self.tabulated = False
                 return
             checks = space.sample(_CHECKS, rng)
-            wrong = [row for row, total in zip(checks, self(checks), strict=True) if not self._agrees(row, total)]
+            wrong = [
+                row for row, total in zip(checks, self(checks), strict=True) if not self._agrees(row, total)
+            ]
             if not wrong:
                 return
             bases.append(wrong[0])
@@ -141,7 +143,10 @@ class AdditiveTable:
                 return False
             self._groups.append(_Group(self._space, sorted(home), self._width))
             open_rows.append(self._combinations(home))
-        home_of = {part: next(i for i, home in enumerate(homes) if columns <= home) for part, columns in depends.items()}
+        home_of = {
+            part: next(i for i, home in enumerate(homes) if columns <= home)
+            for part, columns in depends.items()
+        }
         self._home_of = home_of
         while any(len(rows) for rows in open_rows):
             row = self._space.canonical(self._cover(open_rows)[None])

@@ -30,26 +30,117 @@ _KINDS: dict[str, str] = {
     **dict.fromkeys(("batch_norm", "instance_norm"), "batch_norm"),
     **dict.fromkeys(("layer_norm", "rms_norm", "group_norm"), "layer_norm"),
     **dict.fromkeys(
-        "relu relu_ relu6 hardswish hardsigmoid hardtanh hardtanh_ silu gelu sigmoid sigmoid_ tanh tanh_ "
-        "leaky_relu elu selu softplus mish prelu glu hardsigmoid_ hardswish_ silu_ mish_".split(),
+        [
+            "relu",
+            "relu_",
+            "relu6",
+            "hardswish",
+            "hardsigmoid",
+            "hardtanh",
+            "hardtanh_",
+            "silu",
+            "gelu",
+            "sigmoid",
+            "sigmoid_",
+            "tanh",
+            "tanh_",
+            "leaky_relu",
+            "elu",
+            "selu",
+            "softplus",
+            "mish",
+            "prelu",
+            "glu",
+            "hardsigmoid_",
+            "hardswish_",
+            "silu_",
+            "mish_",
+        ],
         "activation",
     ),
     **dict.fromkeys(
-        "add add_ __add__ __radd__ __iadd__ sub sub_ __sub__ __rsub__ __isub__ mul mul_ __mul__ __rmul__ __imul__ "
-        "div div_ __div__ __truediv__ __rtruediv__ __idiv__ pow __pow__ __rpow__ exp log sqrt rsqrt neg abs clamp "
-        "clamp_ where lerp maximum minimum sin cos masked_fill".split(),
+        [
+            "add",
+            "add_",
+            "__add__",
+            "__radd__",
+            "__iadd__",
+            "sub",
+            "sub_",
+            "__sub__",
+            "__rsub__",
+            "__isub__",
+            "mul",
+            "mul_",
+            "__mul__",
+            "__rmul__",
+            "__imul__",
+            "div",
+            "div_",
+            "__div__",
+            "__truediv__",
+            "__rtruediv__",
+            "__idiv__",
+            "pow",
+            "__pow__",
+            "__rpow__",
+            "exp",
+            "log",
+            "sqrt",
+            "rsqrt",
+            "neg",
+            "abs",
+            "clamp",
+            "clamp_",
+            "where",
+            "lerp",
+            "maximum",
+            "minimum",
+            "sin",
+            "cos",
+            "masked_fill",
+        ],
         "elementwise",
     ),
     **dict.fromkeys(
-        "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool2d avg_pool2d max_pool2d mean sum amax "
-        "max_pool2d_with_indices boolean_dispatch fn".split(),
+        [
+            "adaptive_avg_pool1d",
+            "adaptive_avg_pool2d",
+            "adaptive_max_pool2d",
+            "avg_pool2d",
+            "max_pool2d",
+            "mean",
+            "sum",
+            "amax",
+            "max_pool2d_with_indices",
+            "boolean_dispatch",
+            "fn",
+        ],
         "pool",
     ),
     **dict.fromkeys(("softmax", "log_softmax"), "softmax"),
     "embedding": "embedding",
     **dict.fromkeys(
-        "cat stack concat pad roll contiguous clone reshape flatten repeat interpolate index_select "
-        "repeat_interleave __getitem__ to float half gather".split(),
+        [
+            "cat",
+            "stack",
+            "concat",
+            "pad",
+            "roll",
+            "contiguous",
+            "clone",
+            "reshape",
+            "flatten",
+            "repeat",
+            "interpolate",
+            "index_select",
+            "repeat_interleave",
+            "__getitem__",
+            "to",
+            "float",
+            "half",
+            "gather",
+        ],
         "copy",
     ),
 }
@@ -119,12 +210,14 @@ class _Tracer(TorchFunctionMode):
         self._note(name, kind, out, args, kwargs, macs)
         return out
 
-    def _note(
-        self, op: str, kind: str | None, out: Any, args: Any, kwargs: Any, macs: int | None
-    ) -> None:
-        made = [out] if isinstance(out, Tensor) else [t for t in out if isinstance(t, Tensor)] if (
-            isinstance(out, (tuple, list)) and not isinstance(out, torch.Size)
-        ) else []
+    def _note(self, op: str, kind: str | None, out: Any, args: Any, kwargs: Any, macs: int | None) -> None:
+        made = (
+            [out]
+            if isinstance(out, Tensor)
+            else [t for t in out if isinstance(t, Tensor)]
+            if (isinstance(out, (tuple, list)) and not isinstance(out, torch.Size))
+            else []
+        )
         if not made or made[0].is_meta is False:
             return
         given = _tensors(args) + _tensors(tuple(kwargs.values()))
@@ -174,7 +267,11 @@ class _Tracer(TorchFunctionMode):
                 output=tuple(out.shape),
                 weight=tuple(weight.shape) if weight is not None else None,
                 kernel=tuple(weight.shape[2:]) if is_conv and weight is not None else None,
-                stride=(stride,) * spatial if is_conv and isinstance(stride, int) else tuple(stride) if is_conv else None,
+                stride=(stride,) * spatial
+                if is_conv and isinstance(stride, int)
+                else tuple(stride)
+                if is_conv
+                else None,
                 groups=int(_argument(args, kwargs, 6, "groups", 1)) if is_conv else 1,
                 macs=_macs(kind, given, out) if macs is None else macs,
                 params=params,
@@ -199,7 +296,8 @@ def trace(module: nn.Module, example: Tensor) -> tuple[Layer, ...]:
     seen: set[int] = set()
     owned: dict[str, tuple[int, int]] = {}
     weights: set[int] = set()
-    for path, child in module.named_modules():
+    modules = list(module.named_modules())
+    for path, child in modules:
         params = weight_bytes = 0
         for tensor in child._parameters.values():
             if tensor is not None:
@@ -217,16 +315,14 @@ def trace(module: nn.Module, example: Tensor) -> tuple[Layer, ...]:
         if params or weight_bytes:
             owned[path] = (params, weight_bytes)
     tracer = _Tracer(owned, weights)
-    handles = []
-    for path, child in module.named_modules():
-        handles.append(child.register_forward_pre_hook(partial(_enter, tracer, path)))
-        handles.append(child.register_forward_hook(partial(_leave, tracer)))
+    for path, child in modules:
+        child.__dict__["forward"] = partial(_forward, child.forward, path, tracer.path)
     try:
         with torch.no_grad(), tracer:
             module(example)
     finally:
-        for handle in handles:
-            handle.remove()
+        for _, child in modules:
+            del child.__dict__["forward"]
     rest = [
         Layer(path, "parameters", "", (), (), None, None, None, 1, 0, params, 0, 0, size, ())
         for path, (params, size) in owned.items()
@@ -234,12 +330,12 @@ def trace(module: nn.Module, example: Tensor) -> tuple[Layer, ...]:
     return (*tracer.layers, *rest)
 
 
-def _enter(tracer: _Tracer, path: str, module: nn.Module, args: Any) -> None:
-    tracer.path.append(path)
-
-
-def _leave(tracer: _Tracer, module: nn.Module, args: Any, out: Any) -> None:
-    tracer.path.pop()
+def _forward(forward: Callable[..., Any], path: str, stack: list[str], *args: Any, **kwargs: Any) -> Any:
+    stack.append(path)
+    try:
+        return forward(*args, **kwargs)
+    finally:
+        stack.pop()
 
 
 def _macs(kind: str, given: Sequence[Tensor], out: Tensor) -> int:

@@ -1,7 +1,7 @@
 """Vision transformer with elastic depth, embedding, heads and MLP ratio: the space of AutoFormer.
 
 Source: Chen et al. 2021, arXiv:2107.00651 (AutoFormer-tiny: embedding 192-240, heads 3-4, MLP ratio 3.5-4,
-depth 12-14); blocks from timm.
+depth 12-14); layers and names from timm.
 
 Deviations: query, key and value keep a [3, heads, head_dim] layout, so head h is the same head at every
 count (the published code interleaves rows); learned absolute positions instead of relative ones.
@@ -10,11 +10,9 @@ count (the published code interleaves rows); learned absolute positions instead 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
-from timm.layers import Attention, LayerNorm, PatchEmbed, trunc_normal_
-from timm.models.vision_transformer import Block
+from timm.layers import Attention, LayerNorm, Mlp, PatchEmbed, trunc_normal_
 from torch import Tensor, nn
 
 from search_spaces.arch import Arch
@@ -117,16 +115,22 @@ class VisionTransformer(nn.Module):
         return self.head(self.norm(x)[:, 0])
 
 
-@remembered
-def _block(dim: int, heads: int, head_dim: int, mlp_ratio: float) -> nn.Module:
-    return Block(
-        dim,
-        heads,
-        mlp_ratio=mlp_ratio,
-        qkv_bias=True,
-        attn_layer=partial(Attention, attn_head_dim=head_dim),
-        norm_layer=partial(LayerNorm, eps=1e-6),
-    )
+class Block(nn.Module):
+    """Pre-norm transformer block whose attention is heads * head_dim wide, whatever `dim` is. [B, N, dim]."""
+
+    def __init__(self, dim: int, heads: int, head_dim: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm1 = LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, heads, attn_head_dim=head_dim, qkv_bias=True)
+        self.norm2 = LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+_block = remembered(Block)
 
 
 def _initialise(network: VisionTransformer) -> None:

@@ -1,0 +1,288 @@
+"""A supernet: one set of shared tensors, and any subnet as a plain module over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from search_spaces import Arch, InputError, SearchSpace, SpaceError
+from search_spaces.skeleton import Skeleton
+from search_spaces.space import RESOLUTION
+from supernets.schemes import Scheme, Slice
+from supernets.schemes.scheme import Shape
+from supernets.tensors import TensorTree
+
+_LEVELS = 8  # covering archs step through at most this many options of a choice
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """Where one tensor of a subnet goes."""
+
+    module: int  # position in `modules()`
+    leaf: str
+    name: str  # dotted name in the plain network; of the first holder where a tensor is tied
+    shape: Shape
+    is_parameter: bool
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """All that is needed to assemble a subnet, remembered per arch."""
+
+    skeleton: Skeleton[nn.Module]
+    slots: tuple[_Slot, ...]
+    constants: Mapping[tuple[int, str], Tensor]  # buffers that the constructor computes and nobody learns
+
+
+class Supernet(nn.Module):
+    """Shared weights for every arch of a space.
+
+    `subnet(arch)` is a plain module over views of the shared tensors, `extract(arch)` the same module with
+    tensors of its own; in eval mode both give equal outputs bit for bit. Nothing is activated or remembered:
+    two subnets can be alive at once, and threads may draw and run different ones together.
+
+    Args:
+        space: what can be built.
+        scheme: how tensors are shared; default `Slice`.
+        seed: of the initial values. The global random state is left alone.
+
+    Source: weight sharing, Cai et al. 2020, arXiv:1908.09791; Chen et al. 2021, arXiv:2107.00651.
+    """
+
+    def __init__(self, space: SearchSpace, scheme: Scheme | None = None, *, seed: int = 0) -> None:
+        super().__init__()
+        self.space = space
+        self.scheme = scheme or Slice()
+        self.shared = TensorTree()
+        self._plan = lru_cache(maxsize=128)(self._make_plan)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._allocate()
+
+    def extra_repr(self) -> str:
+        """What `print` shows of it."""
+        return f"{self.space!r}, {sum(p.numel() for p in self.parameters()):,} parameters"
+
+    def subnet(self, arch: Arch) -> nn.Module:
+        """The subnet `arch`: a plain module whose tensors are views of the shared weights.
+
+        Gradients flow into the shared weights, and BatchNorm in train mode updates the shared running
+        statistics. Draw it anew after an optimizer step: a scheme may compute a tensor rather than view it.
+        Input [B, *space.input_shape(arch)].
+
+        Raises:
+            SpaceError: `arch` is not a point of this supernet's space.
+        """
+        return self._assemble(arch, own=False)
+
+    def extract(self, arch: Arch) -> nn.Module:
+        """The subnet `arch` as a module with its own parameters and buffers, in eval mode.
+
+        Raises:
+            SpaceError: `arch` is not a point of this supernet's space.
+        """
+        with torch.no_grad():
+            return self._assemble(arch, own=True).eval()
+
+    def forward(self, x: Tensor, arch: Arch) -> Tensor:
+        """`subnet(arch)(x)`."""
+        return self.subnet(arch)(x)  # type: ignore[no-any-return]
+
+    def touched(self, archs: Iterable[Arch]) -> dict[str, Tensor | None]:
+        """Which entries of this module's parameters the archs read, by name as in `named_parameters`.
+
+        A boolean mask of the parameter's shape, or None for all of it; parameters that no arch reads are
+        absent.
+        """
+        masks: dict[str, Tensor | None] = {
+            name: torch.zeros(p.shape, dtype=torch.bool, device=p.device)
+            for name, p in self.named_parameters()
+        }
+        view = _MaskView(masks)
+        for arch in archs:
+            for slot in self._plan(arch).slots:
+                if slot.is_parameter:
+                    self.scheme.touch(slot.name, slot.shape, view)
+        return {name: mask for name, mask in masks.items() if mask is None or bool(mask.any())}
+
+    def shared_state(self) -> dict[str, Tensor]:
+        """All tensors by name: the shared ones as in the plain network, the scheme's own under "scheme."."""
+        state = dict(self.shared)
+        return state | {
+            f"scheme.{name}": tensor for name, tensor in self.scheme.state_dict(keep_vars=True).items()
+        }
+
+    def load_shared_state(self, state: Mapping[str, Tensor]) -> None:
+        """Takes the values of all tensors, in place; also from a plain network's `state_dict`.
+
+        A plain network's state may lack the scheme's own tensors, which then stay as they are.
+
+        Raises:
+            InputError: names or shapes that differ.
+        """
+        mine = self.shared_state()
+        missing = [n for n in mine if n not in state and not n.startswith("scheme.")]
+        unknown = [n for n in state if n not in mine]
+        if missing or unknown:
+            raise InputError(
+                f"the weights do not fit {self.space.name!r}: {len(missing)} missing ({', '.join(missing[:3])}), "
+                f"{len(unknown)} unknown ({', '.join(unknown[:3])})"
+            )
+        for name, value in state.items():
+            if mine[name].shape != value.shape:
+                raise InputError(
+                    f"the weights do not fit {self.space.name!r}: {name} is {list(value.shape)}, "
+                    f"not {list(mine[name].shape)}"
+                )
+        with torch.no_grad():
+            for name, value in state.items():
+                mine[name].copy_(value)
+
+    # -- assembling ----------------------------------------------------------------------------------------
+
+    def _assemble(self, arch: Arch, *, own: bool) -> nn.Module:
+        plan = self._plan(arch)
+        module = plan.skeleton.copy()
+        modules = list(module.modules())
+        taken: dict[str, Tensor] = {}
+        for slot in plan.slots:
+            tensor = taken.get(slot.name)
+            if tensor is None:
+                tensor = self.scheme.take(slot.name, slot.shape, self.shared, arch)
+                if own:
+                    tensor = tensor.detach().clone(memory_format=torch.contiguous_format)
+                    tensor = nn.Parameter(tensor) if slot.is_parameter else tensor
+                taken[slot.name] = tensor
+            home = modules[slot.module]
+            registry = home._parameters if slot.is_parameter else home._buffers
+            registry[slot.leaf] = tensor  # type: ignore[assignment]
+        for (position, leaf), tensor in plan.constants.items():
+            modules[position]._buffers[leaf] = (
+                tensor.to(self._device()).clone() if own else tensor.to(self._device())
+            )
+        return module.train(self.training)
+
+    def _device(self) -> torch.device:
+        return self.shared[next(iter(self.shared))].device
+
+    def _make_plan(self, arch: Arch) -> _Plan:
+        checked = self.space.arch(arch)
+        module = self.space.skeleton(checked)
+        slots, constants = _slots(module)
+        for slot in slots:
+            if slot.name not in self._shapes:
+                raise SpaceError(
+                    f"weight {slot.name!r} of {arch!r} is in none of the covering archs of its space"
+                )
+        values: dict[tuple[int, str], Tensor] = {}
+        if constants:
+            with torch.random.fork_rng(devices=[]):
+                real = list(self.space.build(checked).modules())
+            values = {(i, leaf): real[i]._buffers[leaf] for i, leaf in constants}  # type: ignore[misc]
+        return _Plan(Skeleton(module), slots, values)
+
+    # -- allocation ----------------------------------------------------------------------------------------
+
+    def _allocate(self) -> None:
+        """Shared tensors: each name at the largest shape over the covering archs, values from real builds."""
+        shapes: dict[str, set[Shape]] = {}
+        learnable: dict[str, bool] = {}
+        for arch in _covering(self.space):
+            for slot in _slots(self.space.skeleton(arch))[0]:
+                shapes.setdefault(slot.name, set()).add(slot.shape)
+                learnable[slot.name] = slot.is_parameter
+        self._shapes = shapes
+        largest = {
+            name: tuple(max(sizes) for sizes in zip(*seen, strict=True)) if () not in seen else ()
+            for name, seen in shapes.items()
+        }
+        plain: dict[str, Tensor] = {}
+        for arch in _covering(self.space):
+            state = self.space.build(arch).state_dict()
+            for name, value in state.items():
+                if name in largest and name not in plain and tuple(value.shape) == largest[name]:
+                    plain[name] = value
+            if len(plain) == len(largest):
+                break
+        short = [name for name in largest if name not in plain]
+        if short:
+            raise SpaceError(
+                f"no covering arch of {self.space.name!r} has weight {short[0]!r} at its largest shape "
+                f"{list(largest[short[0]])}; order each choice's options from smallest to largest"
+            )
+        self.scheme.bind(self.space, shapes)
+        for name, value in self.scheme.stored(plain).items():
+            tensor = value.detach().clone()
+            self.shared.put(name, nn.Parameter(tensor) if learnable.get(name, True) else tensor)
+
+
+class _MaskView(dict[str, "Tensor | None"]):
+    """Masks under the scheme's names ("blocks.0.weight"), kept under the supernet's ("shared.blocks.0.weight")."""
+
+    def __init__(self, masks: dict[str, Tensor | None]) -> None:
+        super().__init__()
+        self._masks = masks
+
+    @staticmethod
+    def _full(name: str) -> str:
+        return name if name.startswith("scheme.") else f"shared.{name}"
+
+    def __getitem__(self, name: str) -> Tensor | None:
+        return self._masks[self._full(name)]
+
+    def __setitem__(self, name: str, mask: Tensor | None) -> None:
+        self._masks[self._full(name)] = mask
+
+
+def _covering(space: SearchSpace) -> Iterator[Arch]:
+    """A few archs that between them show every tensor at its largest, and its smaller shapes.
+
+    The largest; then all choices that others depend on at their last option and the rest at their first,
+    second, ... option; then each option of choices that are not numbers.
+    """
+    yield space.largest
+    parents = {name for choice in space.choices for name in choice.when}
+    free = [c for c in space.choices if c.name not in parents and c.name != RESOLUTION]
+    last = {c.name: c.options[-1] for c in space.choices}
+    for level in range(min(max((len(c.options) for c in free), default=0), _LEVELS)):
+        yield _fitting(space, {c.name: c.options[min(level, len(c.options) - 1)] for c in free})
+    for choice in space.choices:
+        if not choice.ordinal:
+            for option in choice.options[:-1]:
+                yield _fitting(space, {**last, choice.name: option})
+
+
+def _fitting(space: SearchSpace, wanted: Mapping[str, object]) -> Arch:
+    """The arch with the wanted options and every other choice at its last one."""
+    kept = {}
+    for choice in space.choices:
+        if all(p in kept and kept[p] in allowed for p, allowed in choice.when.items()):
+            kept[choice.name] = wanted.get(choice.name, choice.options[-1])
+    return space.arch(kept)  # type: ignore[arg-type]
+
+
+def _slots(module: nn.Module) -> tuple[tuple[_Slot, ...], list[tuple[int, str]]]:
+    """The tensors of a network in order, and the buffers that its constructor computes."""
+    slots: list[_Slot] = []
+    constants: list[tuple[int, str]] = []
+    first: dict[int, str] = {}
+    for position, (path, child) in enumerate(module.named_modules()):
+        prefix = f"{path}." if path else ""
+        for leaf, parameter in child._parameters.items():
+            if parameter is not None:
+                name = first.setdefault(id(parameter), prefix + leaf)
+                slots.append(_Slot(position, leaf, name, tuple(parameter.shape), True))
+        for leaf, buffer in child._buffers.items():
+            if buffer is None:
+                continue
+            if leaf in child._non_persistent_buffers_set:
+                constants.append((position, leaf))
+            else:
+                name = first.setdefault(id(buffer), prefix + leaf)
+                slots.append(_Slot(position, leaf, name, tuple(buffer.shape), False))
+    return tuple(slots), constants
