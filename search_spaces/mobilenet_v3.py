@@ -95,12 +95,13 @@ def space(
     resolutions = tuple(sorted(resolutions or _default_resolutions(image_size)))
     if min(depths) < 1 or min(classes, channels) < 1 or any(k % 2 == 0 for k in kernels):
         raise SpaceError(
-            f"mobilenet_v3 needs depths, classes and channels of at least 1 and odd kernels, "
+            "mobilenet_v3 needs depths, classes and channels of at least 1 and odd kernels, "
             f"not depths {depths}, classes {classes}, channels {channels}, kernels {tuple(kernels)}"
         )
     if max(resolutions) != image_size or min(resolutions) < 8:
         raise SpaceError(
-            f"resolutions {resolutions} of mobilenet_v3 must end at image_size {image_size} and start at 8 or more"
+            f"resolutions {resolutions} of mobilenet_v3 must start at 8 or more "
+            f"and end at image_size {image_size}"
         )
     choices = [Choice(RESOLUTION, resolutions)]
     for s in range(1, len(layout.widths) + 1):
@@ -210,7 +211,7 @@ def _block(
         stride=stride,
         exp_ratio=expand,
         act_layer=act,
-        se_layer=_squeeze_excite if squeeze_excite else None,
+        se_layer=_squeeze_excite if squeeze_excite else None,  # type: ignore[arg-type]  # timm calls it
     )
 
 

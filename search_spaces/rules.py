@@ -21,7 +21,10 @@ class Rule(Protocol):
 
 
 def leading(shared: Tensor, shape: Sequence[int]) -> Tensor:
-    """The first entries along every axis, a view. Source: AutoFormer's weight entanglement, arXiv:2107.00651."""
+    """The first entries along every axis, a view.
+
+    Source: weight entanglement, Chen et al. 2021, arXiv:2107.00651.
+    """
     for axis, size in enumerate(shape):
         if shared.shape[axis] != size:
             shared = shared.narrow(axis, 0, size)

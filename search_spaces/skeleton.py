@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -32,23 +33,23 @@ class Skeleton(Generic[M]):
 
 
 def _clone(module: Any, done: dict[int, Any]) -> Any:
-    if id(module) in done:
-        return done[id(module)]
-    twin = module.__new__(type(module))
-    done[id(module)] = twin
+    twin = done.get(id(module))
+    if twin is not None:
+        return twin
+    twin = done[id(module)] = module.__new__(type(module))
     state = twin.__dict__
     for key, value in module.__dict__.items():
-        if key[0] == "_" and isinstance(value, (dict, set)):  # registries and hooks
-            state[key] = value.copy() if value else type(value)()
-        else:
-            state[key] = value
-    for registry in ("_parameters", "_buffers"):
-        for key, tensor in state[registry].items():
+        if type(value) in (dict, OrderedDict, set):  # registries and hooks; no other kind has an underscore
+            value = type(value)() if not value else value.copy() if key[0] == "_" else value
+        state[key] = value
+    for registry in (state["_parameters"], state["_buffers"]):
+        for key, tensor in registry.items():
             if tensor is not None:
-                state[registry][key] = _twin(tensor, done)
-    for key, child in state["_modules"].items():
+                registry[key] = _twin(tensor, done)
+    children = state["_modules"]
+    for key, child in children.items():
         if child is not None:
-            state["_modules"][key] = _clone(child, done)
+            children[key] = _clone(child, done)
     return twin
 
 
@@ -62,16 +63,20 @@ def _twin(tensor: Tensor, done: dict[int, Any]) -> Any:
     return done[id(tensor)]
 
 
+_PLAIN = frozenset({bool, int, float, str, type(None), torch.dtype, torch.Size})
+_REGISTRIES = ("_parameters", "_buffers", "_modules")
+
+
 def _keeps_references(module: nn.Module) -> bool:
     for name, value in module.__dict__.items():
-        held: Any = (value,)
-        if name in ("_parameters", "_buffers", "_modules"):
+        if type(value) in _PLAIN or name in _REGISTRIES:
             continue
+        held: Any = (value,)
         if isinstance(value, (list, tuple, set)):
             held = value
         elif isinstance(value, dict):
             held = value.values()
-        if any(isinstance(v, (nn.Module, Tensor)) for v in held):
+        if held and any(isinstance(v, (nn.Module, Tensor)) for v in held):
             return True
     return False
 

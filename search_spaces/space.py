@@ -314,7 +314,7 @@ class SearchSpace:
                 off = ~np.logical_and.reduce([table[population[:, at]] for at, table in tests])
                 rows = np.flatnonzero(off)
                 if len(rows):
-                    population[np.ix_(rows, columns)] = -1
+                    population[rows[:, None], columns] = -1
         return population
 
     def _components(self) -> list[list[int]]:

@@ -257,7 +257,7 @@ class _Tracer(TorchFunctionMode):
         weight = given[1] if kind in ("conv2d", "linear") and len(given) > 1 else None
         is_conv = kind == "conv2d" and weight is not None
         spatial = weight.dim() - 2 if weight is not None else 0
-        stride = _argument(args, kwargs, 3, "stride", 1) if is_conv else 1
+        stride: Any = _argument(args, kwargs, 3, "stride", 1) if is_conv else 1
         self.layers.append(
             Layer(
                 name=path,

@@ -39,7 +39,7 @@ def space(
 
     Args:
         patch: side of a patch; default 16, and an eighth of the image below 96 pixels.
-        depths, embed_dims: of the whole network; defaults 12-14 and 192-240, and 3-6 and 64-128 below 96 pixels.
+        depths, embed_dims: of the whole network; defaults 12-14 and 192-240, below 96 pixels 3-6 and 64-128.
         heads, mlp_ratios: of each block.
         head_dim: width of one head at every count; default 64, and 32 below 96 pixels.
 

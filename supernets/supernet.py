@@ -9,7 +9,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from search_spaces import Arch, InputError, SearchSpace, SpaceError
+from search_spaces import Arch, InputError, Option, SearchSpace, SpaceError
 from search_spaces.skeleton import Skeleton
 from search_spaces.space import RESOLUTION
 from supernets.schemes import Scheme, Slice
@@ -91,7 +91,7 @@ class Supernet(nn.Module):
 
     def forward(self, x: Tensor, arch: Arch) -> Tensor:
         """`subnet(arch)(x)`."""
-        return self.subnet(arch)(x)  # type: ignore[no-any-return]
+        return self.subnet(arch)(x)
 
     def touched(self, archs: Iterable[Arch]) -> dict[str, Tensor | None]:
         """Which entries of this module's parameters the archs read, by name as in `named_parameters`.
@@ -130,8 +130,8 @@ class Supernet(nn.Module):
         unknown = [n for n in state if n not in mine]
         if missing or unknown:
             raise InputError(
-                f"the weights do not fit {self.space.name!r}: {len(missing)} missing ({', '.join(missing[:3])}), "
-                f"{len(unknown)} unknown ({', '.join(unknown[:3])})"
+                f"the weights do not fit {self.space.name!r}: {len(missing)} missing "
+                f"({', '.join(missing[:3])}), {len(unknown)} unknown ({', '.join(unknown[:3])})"
             )
         for name, value in state.items():
             if mine[name].shape != value.shape:
@@ -222,7 +222,7 @@ class Supernet(nn.Module):
 
 
 class _MaskView(dict[str, "Tensor | None"]):
-    """Masks under the scheme's names ("blocks.0.weight"), kept under the supernet's ("shared.blocks.0.weight")."""
+    """Masks by the scheme's names ("blocks.0.weight"), kept by the supernet's ("shared.blocks.0.weight")."""
 
     def __init__(self, masks: dict[str, Tensor | None]) -> None:
         super().__init__()
@@ -257,13 +257,13 @@ def _covering(space: SearchSpace) -> Iterator[Arch]:
                 yield _fitting(space, {**last, choice.name: option})
 
 
-def _fitting(space: SearchSpace, wanted: Mapping[str, object]) -> Arch:
+def _fitting(space: SearchSpace, wanted: Mapping[str, Option]) -> Arch:
     """The arch with the wanted options and every other choice at its last one."""
-    kept = {}
+    kept: dict[str, Option] = {}
     for choice in space.choices:
         if all(p in kept and kept[p] in allowed for p, allowed in choice.when.items()):
             kept[choice.name] = wanted.get(choice.name, choice.options[-1])
-    return space.arch(kept)  # type: ignore[arg-type]
+    return space.arch(kept)
 
 
 def _slots(module: nn.Module) -> tuple[tuple[_Slot, ...], list[tuple[int, str]]]:

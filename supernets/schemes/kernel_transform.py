@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ class KernelTransform(Scheme):
             sizes = sorted({shape[-1] for shape in seen if len(shape) == 4 and shape[-1] == shape[-2]})
             if len(sizes) > 1:
                 self._sizes[name] = sizes
-                for small, large in zip(sizes, sizes[1:], strict=False):
+                for small, large in pairwise(sizes):
                     self.matrices.put(f"{name}.{large}to{small}", nn.Parameter(torch.eye(small * small)))
 
     def stored(self, plain: Mapping[str, Tensor]) -> dict[str, Tensor]:

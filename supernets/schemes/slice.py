@@ -17,7 +17,8 @@ class Slice(Scheme):
     """Each tensor of a subnet is the leading part of the shared one, a kernel its centre.
 
     Where the space names a rule for a tensor (`SearchSpace.rules`), the rule decides. Source: weight
-    entanglement, Chen et al. 2021, arXiv:2107.00651; elastic width and depth, Cai et al. 2020, arXiv:1908.09791.
+    entanglement, Chen et al. 2021, arXiv:2107.00651; elastic width and depth, Cai et al. 2020,
+    arXiv:1908.09791.
     """
 
     def __init__(self) -> None:
