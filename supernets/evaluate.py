@@ -1,0 +1,133 @@
+"""What a subnet scores: batch-norm statistics of its own, then accuracy, many archs in one data pass.
+
+Running statistics gathered in training mix all archs and make small subnets look random (Yu and Huang 2019,
+arXiv:1903.05134; Cai et al. 2020, arXiv:1908.09791), so each arch gets its own before it is scored.
+Safe in threads: nothing here writes to the supernet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from search_spaces.arch import Arch
+from search_spaces.errors import InputError
+from supernets.modes import batch_norms, only_batch_statistics
+from supernets.supernet import Supernet
+
+
+def resize_to(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """Images [B, C, H, W] at the height and width of `shape` (C, H, W); `x` itself where they are equal."""
+    if x.ndim != 4 or tuple(x.shape[2:]) == tuple(shape[-2:]):
+        return x
+    return F.interpolate(x, size=tuple(shape[-2:]), mode="bilinear", antialias=True, align_corners=False)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Images [B, C, H, W] with channels innermost in memory, which convolutions on a CPU prefer; else `x`."""
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
+def recalibrate(module: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
+    """`module` in eval mode with batch-norm statistics measured on `batches` of images at its resolution.
+
+    The mean over the batches of each batch's mean and (unbiased) variance, in buffers of the module's own:
+    tensors that it shared before are not written. The order of the batches does not matter, a second call
+    gives the same, and no learnable parameter is touched.
+
+    Raises:
+        InputError: the module has batch normalisations and there is no batch.
+    """
+    norms = batch_norms(module)
+    if not norms:
+        return module.eval()
+    momenta = [norm.momentum for norm in norms]
+    # Made outside inference mode: a module that is exported or fine-tuned later must be free to use them.
+    sums = []
+    for norm in norms:
+        assert norm.running_mean is not None
+        norm.running_mean = torch.zeros_like(norm.running_mean, memory_format=torch.contiguous_format)
+        norm.running_var = torch.ones_like(norm.running_mean)
+        norm.num_batches_tracked = torch.zeros((), dtype=torch.long, device=norm.running_mean.device)
+        norm.momentum = 1.0  # the running statistics become those of the batch
+        # Sums in float64, so that the order of the batches is lost in rounding to float32.
+        sums.append(
+            torch.zeros(2, len(norm.running_mean), dtype=torch.float64, device=norm.running_mean.device)
+        )
+    only_batch_statistics(module)
+    count = 0
+    try:
+        with torch.inference_mode():
+            for x in batches:
+                module(channels_last(x.to(sums[0].device)))
+                count += 1
+                for norm, total in zip(norms, sums, strict=True):
+                    total += torch.stack((norm.running_mean, norm.running_var))  # type: ignore[arg-type]
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        module.eval()
+    if not count:
+        raise InputError("batch-norm calibration got no images; give at least one batch of training images")
+    for norm, total in zip(norms, sums, strict=True):
+        mean, variance = (total / count).to(norm.running_mean.dtype)  # type: ignore[union-attr]
+        norm.running_mean, norm.running_var = mean.clone(), variance.clone()
+        norm.num_batches_tracked = torch.full_like(norm.num_batches_tracked, count)  # type: ignore[arg-type]
+    return module
+
+
+def calibrated(supernet: Supernet, arch: Arch, calibration: Sequence[Tensor]) -> nn.Module:
+    """The subnet `arch` in eval mode: shared weights, and its own statistics, from resized images."""
+    shape = supernet.space.input_shape(arch)
+    return recalibrate(supernet.subnet(arch), (resize_to(x, shape) for x in calibration))
+
+
+def evaluate(
+    supernet: Supernet,
+    archs: Sequence[Arch],
+    data: Iterable[tuple[Tensor, Tensor]],
+    calibration: Sequence[Tensor],
+) -> NDArray[np.float64]:
+    """Top-1 accuracy of each arch in [0, 1], after recalibration, in one pass over `data`. [n]
+
+    data: batches x [B, C, H, W], y [B]; calibration: batches of training images. Both are resized to each
+    arch's resolution. All n subnets are alive at once: they share their weights.
+
+    Raises:
+        InputError: no data, or no calibration for a network with batch normalisation.
+    """
+    device = next(supernet.parameters()).device
+    calibration = [x.to(device) for x in calibration]
+    modules = [calibrated(supernet, arch, calibration) for arch in archs]
+    shapes = [supernet.space.input_shape(arch) for arch in archs]
+    correct = torch.zeros(len(modules), dtype=torch.long, device=device)
+    images = 0
+    with torch.inference_mode():
+        for x, y in data:
+            x, y = x.to(device), y.to(device)
+            images += len(y)
+            sized = {shape: channels_last(resize_to(x, shape)) for shape in dict.fromkeys(shapes)}
+            for i, module in enumerate(modules):
+                correct[i] += (module(sized[shapes[i]]).argmax(dim=1) == y).sum()
+    if not images:
+        raise InputError("there is no image to evaluate on")
+    return correct.cpu().numpy().astype(np.float64) / images
+
+
+def top1(module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """Top-1 accuracy in [0, 1] of a plain module, as it stands, in eval mode; images are not resized."""
+    module.eval()
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    correct, images = 0, 0
+    with torch.inference_mode():
+        for x, y in batches:
+            correct += int((module(channels_last(x.to(device))).argmax(dim=1) == y.to(device)).sum())
+            images += len(y)
+    if not images:
+        raise InputError("there is no image to evaluate on")
+    return correct / images

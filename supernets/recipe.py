@@ -1,0 +1,98 @@
+"""A training recipe: an ordered list of phases, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from search_spaces.arch import Option
+from search_spaces.errors import InputError, did_you_mean
+from supernets.plan import SamplingPolicy
+from supernets.supernet import Supernet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One phase of training: what is open, who is drawn, and how the weights move.
+
+    At its entry a phase makes a new optimiser, a new schedule and, with `ema_decay`, a new average.
+    """
+
+    name: str
+    epochs: int
+    policy: SamplingPolicy
+    open: Mapping[str, tuple[Option, ...]] = field(default_factory=dict)  # as in `SearchSpace.restrict`
+    optimizer: str = "sgd"  # a name that timm knows; "sgd" is Nesterov's
+    lr: float = 0.1  # for the SUM of the members' gradients; cosine to 0
+    weight_decay: float = 1e-4  # not on biases and other vectors
+    momentum: float = 0.9
+    warmup_epochs: float = 0.0  # linear from lr / 100
+    label_smoothing: float = 0.0  # on the labels' loss only
+    mixup: float = 0.0  # alpha of the Beta distribution; 0 is off
+    ema_decay: float = 0.0  # 0 is off
+    clip_norm: float = 0.0  # largest norm of the summed gradient; 0 is off
+    accumulate: int = 1  # batches per optimiser step
+    # What happens to entries of a tensor that no arch of the step used: "dense" as published, momentum and
+    # decay still move them; "masked", they keep their value and their optimiser state.
+    untouched: Literal["dense", "masked"] = "dense"
+    at_entry: tuple[Callable[[Supernet], None], ...] = ()  # deterministic changes of the weights
+
+    def __post_init__(self) -> None:
+        for name, low, high in _LIMITS:
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise InputError(
+                    f"{name} of phase {self.name!r} is {value}; it lies between {low:g} and {high:g}"
+                )
+        if self.warmup_epochs >= self.epochs:
+            raise InputError(
+                f"warmup_epochs = {self.warmup_epochs:g} in phase {self.name!r} leaves none of its "
+                f"{self.epochs} epochs; make it less"
+            )
+        if self.untouched not in ("dense", "masked"):
+            known = ("dense", "masked")
+            raise InputError(f"unknown untouched {self.untouched!r}{did_you_mean(self.untouched, known)}")
+
+    def describe(self) -> dict[str, Any]:
+        """The phase as JSON-able data."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain["policy"] = {"name": self.policy.name, **self.policy.settings}
+        plain["open"] = {pattern: list(options) for pattern, options in self.open.items()}
+        plain["at_entry"] = [f"{f.__module__}:{getattr(f, '__qualname__', f)}" for f in self.at_entry]
+        return plain
+
+
+_LIMITS: tuple[tuple[str, float, float], ...] = (
+    ("epochs", 1, 1e6),
+    ("lr", 0, 1e6),
+    ("weight_decay", 0, 1e3),
+    ("momentum", 0, 1),
+    ("warmup_epochs", 0, 1e6),
+    ("label_smoothing", 0, 1),
+    ("mixup", 0, 1e3),
+    ("ema_decay", 0, 1),
+    ("clip_norm", 0, 1e9),
+    ("accumulate", 1, 1e6),
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Phases that are run one after the other."""
+
+    name: str
+    phases: tuple[Phase, ...]
+
+    def __post_init__(self) -> None:
+        if not self.phases:
+            raise InputError(f"recipe {self.name!r} has no phase")
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of all phases together."""
+        return sum(phase.epochs for phase in self.phases)
+
+    def describe(self) -> dict[str, Any]:
+        """The recipe as JSON-able data, for a run's record."""
+        return {"name": self.name, "phases": [phase.describe() for phase in self.phases]}

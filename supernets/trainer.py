@@ -1,0 +1,299 @@
+"""Trains any supernet by any recipe."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from search_spaces.errors import InputError
+from supernets.batches import Batches
+from supernets.checkpoint import save_tensors
+from supernets.ema import Ema
+from supernets.files import clean_temporaries, lock
+from supernets.interrupt import Interrupted, StopRequest, stop_on_signal
+from supernets.optimiser import make_optimizer, make_schedule
+from supernets.plan import StepPlan
+from supernets.precision import Precision, autocast_dtype
+from supernets.progress import Clock, EpochSums, Progress, append_line, truncate_log
+from supernets.recipe import Phase, Recipe
+from supernets.resume import WEIGHTS, Position, load_training, save_training
+from supernets.step import Learner, Outcome, Teacher, step_rng, train_step
+from supernets.supernet import Supernet
+
+__all__ = ["Batches", "Interrupted", "Progress", "TrainingDiverged", "train"]
+
+LOG = "log.jsonl"
+_EPOCH_END_SHARE = (
+    0.1  # an epoch's end saves once this share of the interval has gone by: cheap for tiny runs
+)
+
+
+class TrainingDiverged(RuntimeError):
+    """Too many steps in a row had a loss or a gradient that is not finite."""
+
+
+@dataclass(frozen=True)
+class _Span:
+    """A phase's place in the training. Epochs and steps count over all phases; `end` is exclusive."""
+
+    phase: Phase
+    begin: int
+    end: int
+    steps: int  # optimiser steps per epoch
+    first_step: int
+
+
+@dataclass
+class _Run:
+    """What stays the same during one call of `train`, and when it last saved."""
+
+    supernet: Supernet
+    data: Batches
+    folder: Path
+    seed: int
+    settings: dict[str, Any]
+    report: Callable[[Progress], None] | None
+    save_every_s: float
+    max_bad_steps: int
+    epochs: int
+    steps: int
+    stop: StopRequest
+    saved_at: float = field(default_factory=time.monotonic)
+
+    def save(self, learner: Learner, position: Position) -> None:
+        save_training(self.folder, learner, position, self.settings)
+        self.saved_at = time.monotonic()
+
+
+def train(
+    supernet: Supernet,
+    recipe: Recipe,
+    data: Batches,
+    *,
+    folder: Path | str,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    precision: Precision = "auto",
+    checkpoint_minutes: float = 5.0,
+    resume: bool = True,
+    report: Callable[[Progress], None] | None = None,
+    channels_last: bool = True,
+    max_bad_steps: int = 20,
+    teacher: Teacher | None = None,
+) -> None:
+    """Trains `supernet` in place by `recipe`, and leaves its weights in `folder`.
+
+    Files: checkpoint.safetensors (+ .json, and the one before it), log.jsonl with one line per epoch, and at
+    the end supernet.safetensors (+ .json): the averaged weights where the last phase keeps an average. The
+    supernet then holds the same. A training that was stopped or killed goes on from its last checkpoint, bit
+    for bit as if nothing had happened (same machine, device and thread count); one that is complete returns.
+
+    Args:
+        precision: "auto" is bf16 on CUDA and fp32 elsewhere.
+        checkpoint_minutes: wall time between checkpoints; what a kill loses at most. 0 saves at each step.
+        resume: go on from a checkpoint in `folder`; otherwise one there is refused.
+        report: called after each step.
+        channels_last: lay images out with channels innermost, where they have two spatial dimensions.
+        max_bad_steps: skipped steps in a row before giving up.
+        teacher: images [B, C, H, W] -> logits [B, K], for members with the loss "teacher".
+
+    Raises:
+        InputError: settings that do not fit, or a checkpoint that is damaged or of another training.
+        Busy: another process trains in `folder`.
+        Interrupted: SIGINT or SIGTERM came; the state is saved. A second signal raises
+            KeyboardInterrupt at once.
+        TrainingDiverged: the loss stays NaN or infinite.
+        OSError: `folder` cannot be written or the disk is full; older checkpoints are intact.
+    """
+    folder, device = Path(folder), torch.device(device)
+    dtype = autocast_dtype(precision, device)
+    spans = _spans(recipe, data.steps)
+    settings: dict[str, Any] = {
+        "recipe": recipe.describe(),
+        "space": supernet.space.digest,
+        "scheme": type(supernet.scheme).__name__,
+        "seed": seed,
+        "batches": data.steps,
+        "precision": str(dtype or torch.float32).removeprefix("torch."),
+    }
+    settings = json.loads(json.dumps(settings))  # as it will be read back
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock(folder), stop_on_signal() as stop:
+        clean_temporaries(folder)
+        saved = load_training(folder, settings)
+        if saved is not None and not resume:
+            raise InputError(f"{folder} already holds a training; resume it or choose another folder")
+        supernet.to(device)
+        run = _Run(
+            supernet,
+            data,
+            folder,
+            seed,
+            settings,
+            report,
+            checkpoint_minutes * 60,
+            max_bad_steps,
+            epochs=recipe.epochs,
+            steps=spans[-1].first_step + spans[-1].steps * recipe.phases[-1].epochs,
+            stop=stop,
+        )
+        position = saved.position if saved else Position()
+        truncate_log(folder / LOG, position.epoch)
+        if saved is not None:
+            saved.restore_weights(supernet)
+        learner: Learner | None = None
+        for span in spans:
+            if position.epoch >= span.end and span is not spans[-1]:
+                continue
+            inside = position.global_step > span.first_step
+            if not inside:
+                for change in span.phase.at_entry:
+                    change(supernet)
+            learner = _learner(supernet, span, dtype, channels_last, teacher)
+            if inside:
+                assert saved is not None
+                saved.restore_learner(learner)
+            _run_phase(run, learner, span, position)
+        assert learner is not None
+        _finish(run, learner, position)
+
+
+def _run_phase(run: _Run, learner: Learner, span: _Span, position: Position) -> None:
+    """All steps of a phase from `position` on, which it moves."""
+    phase, clock = span.phase, Clock()
+    while position.epoch < span.end:
+        batches = run.data.epoch(position.epoch, position.step * phase.accumulate)
+        lr = 0.0
+        while position.step < span.steps:
+            updates = position.global_step - span.first_step
+            lr = learner.set_rate(updates)
+            plan = learner.policy.plan(learner.space, step_rng(run.seed, position.global_step))
+            _check_teacher(plan, learner)
+            count = min(phase.accumulate, run.data.steps - position.step * phase.accumulate)
+            outcome = train_step(
+                learner,
+                plan,
+                islice(batches, count),
+                share=1.0 / count,
+                seed=run.seed,
+                step=position.global_step,
+                updates=updates,
+            )
+            _count(run, learner, position, plan, outcome)
+            position.sums.seconds += clock.tick(outcome.images)
+            if run.report is not None:
+                run.report(_progress(run, position, outcome, phase, clock, lr))
+            if position.step == span.steps:
+                break
+            _save_if_due(run, learner, position, share=1.0)
+        append_line(run.folder / LOG, position.sums.line(position.epoch + 1, phase.name, lr))
+        position.epoch, position.step, position.sums = position.epoch + 1, 0, EpochSums()
+        _save_if_due(run, learner, position, share=_EPOCH_END_SHARE)
+
+
+def _count(run: _Run, learner: Learner, position: Position, plan: StepPlan, outcome: Outcome) -> None:
+    """Enters a step's outcome into the position; gives up after too many bad ones."""
+    position.step += 1
+    position.global_step += 1
+    if outcome.taken:
+        position.bad_in_a_row = 0
+        position.sums.add(outcome.losses, outcome.images, outcome.correct)
+        learner.policy.observe(plan, outcome.losses)
+        return
+    position.bad_in_a_row += 1
+    position.skipped += 1
+    position.sums.skipped += 1
+    if position.bad_in_a_row >= run.max_bad_steps:
+        raise TrainingDiverged(
+            f"{position.bad_in_a_row} steps in a row had a loss or gradient that is not finite, up to step "
+            f"{position.global_step} (phase {learner.phase.name!r}, lr {learner.phase.lr:g}); lower lr, "
+            "set clip_norm, or train in fp32; and check the images for NaN"
+        )
+
+
+def _save_if_due(run: _Run, learner: Learner, position: Position, *, share: float) -> None:
+    """Saves when `share` of the interval has gone by, or when a signal asks to stop."""
+    if run.stop.signum is not None:
+        run.save(learner, position)
+        raise Interrupted(run.folder, position.global_step, run.stop.signum)
+    if time.monotonic() - run.saved_at >= run.save_every_s * share:
+        run.save(learner, position)
+
+
+def _finish(run: _Run, learner: Learner, position: Position) -> None:
+    """The last checkpoint, then the weights on their own."""
+    run.save(learner, position)
+    if learner.ema is not None:
+        run.supernet.load_shared_state(learner.ema.state)
+    meta = {"steps": position.global_step, "skipped": position.skipped, "ema": learner.ema is not None}
+    save_tensors(run.folder / WEIGHTS, run.supernet.shared_state(), {**run.settings, **meta})
+
+
+def _progress(
+    run: _Run, position: Position, outcome: Outcome, phase: Phase, clock: Clock, lr: float
+) -> Progress:
+    return Progress(
+        phase=phase.name,
+        epoch=position.epoch + 1,
+        epochs=run.epochs,
+        step=position.global_step,
+        steps=run.steps,
+        loss=outcome.losses[0] if outcome.taken else math.nan,
+        accuracy=outcome.correct / outcome.images if outcome.taken else math.nan,
+        images_per_s=1.0 / clock.per_image if clock.per_image else 0.0,
+        eta_s=(run.steps - position.global_step) * clock.per_step,
+        lr=lr,
+        skipped=position.skipped,
+    )
+
+
+def _learner(
+    supernet: Supernet,
+    span: _Span,
+    dtype: torch.dtype | None,
+    channels_last: bool,
+    teacher: Teacher | None,
+) -> Learner:
+    """A fresh optimiser, schedule and average for a phase."""
+    phase = span.phase
+    optimizer = make_optimizer(supernet, phase)
+    return Learner(
+        supernet=supernet,
+        phase=phase,
+        policy=copy.deepcopy(phase.policy),  # what it learns stays within the phase
+        space=supernet.space.restrict(phase.open) if phase.open else supernet.space,
+        optimizer=optimizer,
+        set_rate=make_schedule(optimizer, phase, span.steps),
+        ema=Ema(supernet.shared_state(), phase.ema_decay) if phase.ema_decay else None,
+        dtype=dtype,
+        scaler=torch.amp.GradScaler("cuda") if dtype is torch.float16 else None,
+        channels_last=channels_last,
+        teacher=teacher,
+    )
+
+
+def _spans(recipe: Recipe, batches: int) -> list[_Span]:
+    """Each phase with the epochs and steps at which it begins and ends."""
+    if batches < 1:
+        raise InputError("there is no batch of training images; use a smaller batch size or more images")
+    spans: list[_Span] = []
+    epoch = step = 0
+    for phase in recipe.phases:
+        steps = math.ceil(batches / phase.accumulate)
+        spans.append(_Span(phase, epoch, epoch + phase.epochs, steps, step))
+        epoch, step = epoch + phase.epochs, step + steps * phase.epochs
+    return spans
+
+
+def _check_teacher(plan: StepPlan, learner: Learner) -> None:
+    if learner.teacher is None and any(member.loss == "teacher" for member in plan.members):
+        raise InputError(f"policy {learner.policy.name!r} asks for a teacher; give train() one")
