@@ -18,7 +18,7 @@ def make_optimizer(model: nn.Module, phase: Phase) -> torch.optim.Optimizer:
     Raises:
         InputError: a name that timm does not know, or one that "masked" cannot serve.
     """
-    from timm.optim import create_optimizer_v2, list_optimizers  # type: ignore[attr-defined]
+    from timm.optim import create_optimizer_v2, list_optimizers
 
     known = [str(name) for name in list_optimizers()]
     if phase.optimizer not in known:
@@ -45,7 +45,7 @@ def make_schedule(optimizer: torch.optim.Optimizer, phase: Phase, steps: int) ->
     Linear warm-up, then half a cosine to zero over the phase's `steps` per epoch. It keeps no state: the rate
     is a function of the step, so a resume needs nothing of it.
     """
-    from timm.scheduler import create_scheduler_v2  # type: ignore[attr-defined]
+    from timm.scheduler import create_scheduler_v2
 
     scheduler, _ = create_scheduler_v2(
         optimizer,
