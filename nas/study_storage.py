@@ -107,10 +107,6 @@ def open_storage(location: Location, mode: Mode) -> RDBStorage:
     with quiet(), plain_errors(location):
         try:
             return RDBStorage(url, engine_kwargs=kwargs, skip_table_creation=mode != "create")
-        except ImportError as error:
-            raise InputError(
-                f"no driver for {location} ({error.__cause__}); pip install psycopg2-binary"
-            ) from None
         except RuntimeError as error:
             raise InputError(f"{location} was written by another Optuna version: {error}") from None
 
@@ -141,6 +137,7 @@ def check_database(location: Location, mode: Mode = "read") -> None:
     """
     path = location.path
     if path is None:
+        _check_server(location)
         return
     if not path.exists():
         raise InputError(f"no study at {path}; check the path, or start one with nas search")
@@ -162,6 +159,17 @@ def check_database(location: Location, mode: Mode = "read") -> None:
         }
     if missing := sorted(TABLES - tables):
         raise InputError(f"{path} is a SQLite database but not of studies (no table {missing[0]!r})")
+
+
+def _check_server(location: Location) -> None:
+    import sqlalchemy
+
+    with plain_errors(location):
+        engine = sqlalchemy.create_engine(location.url)
+        tables = set(sqlalchemy.inspect(engine).get_table_names())
+        engine.dispose()
+    if TABLES - tables:
+        raise InputError(f"{location} holds no studies; check its name, or start one with nas search")
 
 
 @contextmanager
@@ -245,6 +253,11 @@ def plain_errors(location: Location) -> Iterator[None]:
 
     try:
         yield
+    except ImportError as error:
+        driver = getattr(error.__cause__ or error, "name", None)
+        if location.path is not None or driver is None:
+            raise
+        raise InputError(f"no driver for {location}; pip install '{driver}[binary]'") from None
     except (StorageInternalError, DBAPIError, sqlite3.Error) as error:
         raise _plain(error, location) from error
 

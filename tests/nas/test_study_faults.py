@@ -169,6 +169,17 @@ def test_a_study_of_someone_else_is_not_replaced(tmp_path: Path) -> None:
     assert len(study.trials) == 1
 
 
+def test_schema_of_another_optuna_is_refused(tmp_path: Path) -> None:
+    filled(tmp_path).close()
+    with sqlite3.connect(tmp_path / "study.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'v2.6.0.a'")
+    connection.close()
+    for use in (Study.open, Study.read):
+        with pytest.raises(InputError, match=r"another Optuna version.*storage upgrade") as error:
+            use(tmp_path)
+        one_line(error.value)
+
+
 @pytest.mark.parametrize("replaced", [False, True])
 def test_deleted_database_is_noticed(tmp_path: Path, replaced: bool) -> None:
     with filled(tmp_path) as study:
