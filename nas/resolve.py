@@ -1,0 +1,150 @@
+"""A name finds its file: `vit` is search_spaces/vit.py, `package.module:attribute` is anybody's own.
+
+There is no registry. A file of the right folder that defines the attribute of its kind is one more name.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+from search_spaces.errors import InputError, did_you_mean
+
+Kind: TypeAlias = Literal["space", "recipe", "policy", "searcher"]
+
+FOLDERS: dict[Kind, str] = {
+    "space": "search_spaces",
+    "recipe": "supernets.recipes",
+    "policy": "supernets.policies",
+    "searcher": "nas.searchers",
+}
+"""The package whose files are the names of a kind. The attribute that a file must define is called as the
+kind; a policy, which is a class, as its file: `uniform` is class `Uniform` of uniform.py."""
+
+_REFERENCE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
+
+
+def names(kind: Kind) -> list[str]:
+    """The names of `kind` that this installation has, sorted: files that define the attribute.
+
+    The files are read, not imported, so this is cheap enough for completion and for `--help`.
+    """
+    return sorted(
+        path.stem
+        for folder in _folders(FOLDERS[kind])
+        for path in folder.glob("*.py")
+        if not path.stem.startswith("_") and _defines(path, _attribute(kind, path.stem))
+    )
+
+
+def resolve(kind: Kind, name: str) -> Callable[..., Any]:
+    """The factory that `name` means: the attribute of that file, or `module:attribute` of anybody's own.
+
+    A `module:attribute` is imported as Python does, and from the current directory too. It runs that module's
+    code: never pass one that came out of a file which the user did not write.
+
+    Raises:
+        InputError: an unknown name, a module that is not there or does not import, a missing attribute, or
+            one that cannot be called.
+    """
+    assert kind in get_args(Kind)
+    if ":" in name:
+        return _own(kind, name)
+    known = names(kind)
+    if name not in known:
+        raise InputError(
+            f"unknown {kind} {name!r}{did_you_mean(name, known)}; your own: package.module:attribute"
+        )
+    factory = getattr(importlib.import_module(f"{FOLDERS[kind]}.{name}"), _attribute(kind, name))
+    assert callable(factory)
+    return factory
+
+
+def _attribute(kind: Kind, name: str) -> str:
+    return "".join(word.capitalize() for word in name.split("_")) if kind == "policy" else kind
+
+
+def _own(kind: Kind, reference: str) -> Callable[..., Any]:
+    if not _REFERENCE.fullmatch(reference):
+        raise InputError(f"{kind} {reference!r} is not of the form package.module:attribute")
+    module_name, _, path = reference.partition(":")
+    _add_current_directory()
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or module_name
+        if module_name == missing or module_name.startswith(missing + "."):
+            raise InputError(
+                f"{kind} {reference!r}: no module {missing!r} is installed or in {os.getcwd()}"
+            ) from None
+        raise InputError(
+            f"{kind} {reference!r}: {module_name} needs {missing!r}, which is not installed"
+        ) from error
+    except Exception as error:
+        raise InputError(
+            f"{kind} {reference!r}: importing {module_name} failed with {type(error).__name__}: "
+            + str(error).partition("\n")[0]
+        ) from error
+    for part in path.split("."):
+        public = (
+            [name for name in vars(found) if not name.startswith("_")] if hasattr(found, "__dict__") else []
+        )
+        if not hasattr(found, part):
+            raise InputError(
+                f"{kind} {reference!r}: {module_name} has no {path!r}{did_you_mean(part, public)}"
+            )
+        found = getattr(found, part)
+    if not callable(found):
+        raise InputError(
+            f"{kind} {reference!r} is a {type(found).__name__}; a {kind} is a function or a class"
+        )
+    return found
+
+
+def _folders(package: str) -> list[Path]:
+    """Where the files of `package` lie, found without importing it (its top level may be heavy)."""
+    top, *rest = package.split(".")
+    spec = importlib.util.find_spec(top)
+    roots = spec.submodule_search_locations if spec else None
+    return [Path(root, *rest) for root in roots or []]
+
+
+def _defines(path: Path, attribute: str) -> bool:
+    """Whether the module at `path` binds `attribute` at its top level, read from the source."""
+    try:
+        source = path.read_text(encoding="utf-8")
+        if attribute not in source:
+            return False
+        tree = ast.parse(source)
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return any(attribute in _bound(statement) for statement in tree.body)
+
+
+def _bound(statement: ast.stmt) -> list[str]:
+    if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+        return [statement.name]
+    if isinstance(statement, ast.Assign):
+        return [target.id for target in statement.targets if isinstance(target, ast.Name)]
+    if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value:
+        return [statement.target.id]
+    return []
+
+
+def _add_current_directory() -> None:
+    """The current directory at the end of the import path, where an installed command does not have it.
+
+    At the end, because a file of the user must not shadow the standard library or one of our packages; and
+    for good, because a module may import its neighbours as late as when it builds a network.
+    """
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)
+        importlib.invalidate_caches()
