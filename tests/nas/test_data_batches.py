@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -197,3 +199,11 @@ def test_wrong_batch_sizes(data: Data) -> None:
         data.train_batches(0, 0)
     with pytest.raises(InputError, match="seed -3 is negative"):
         data.train_batches(8, -3)
+
+
+def test_importing_the_package_loads_no_heavy_library() -> None:
+    heavy = ("timm", "torchvision", "sklearn", "pandas", "matplotlib")
+    code = f"import sys, nas.data; print([m for m in {heavy} if m in sys.modules])"
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
+    assert done.stdout.strip() == "[]"

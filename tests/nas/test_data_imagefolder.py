@@ -249,3 +249,10 @@ def test_odd_file_names_make_one_line(tmp_path: Path) -> None:
         load(tmp_path)
     assert "\n" not in str(caught.value)
     str(caught.value).encode()
+
+
+def test_what_does_not_fit_in_memory_stays_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder(tmp_path)
+    assert load(tmp_path).store.in_memory
+    monkeypatch.setattr("nas.data.load.MEMORY_LIMIT_BYTES", 20 * 3 * 16 * 16 - 1)
+    assert not load(tmp_path).store.in_memory
