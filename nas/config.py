@@ -136,7 +136,7 @@ def resumed(cls: type[S], saved: Mapping[str, Given], asked: Mapping[str, Given]
 
 
 def _called(option: Option) -> str:
-    return option.name.upper() if option.setting.argument else option.flag
+    return (option.setting.metavar or option.name) if option.setting.argument else option.flag
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import os
 from collections.abc import Callable, Mapping
@@ -56,11 +55,11 @@ def command(
     def register(body: Body[S]) -> Body[S]:
         name = body.__name__.rstrip("_")
 
-        @functools.wraps(body)
         def run(**flags: Any) -> None:
             if code := _run(name, cls, body, flags):
                 raise typer.Exit(code)
 
+        run.__name__, run.__doc__ = name, body.__doc__
         run.__signature__ = _signature(cls, config)  # type: ignore[attr-defined]
         app.command(name, cls=_help_for(cls, examples, config), add_help_option=True)(run)
         return body
@@ -130,7 +129,7 @@ def _parameter(option: Option) -> inspect.Parameter:
         return _keyword(option.name, Annotated[str | None, place], None)
     short = [option.setting.short] if option.setting.short else []
     if option.type is bool:
-        flag = f"/--no-{option.flag[2:]}" if option.default else option.flag
+        flag = f"{option.flag}/--no-{option.flag[2:]}" if option.default else option.flag
         return _keyword(option.name, Annotated[bool | None, typer.Option(flag, *short)], None)
     kind = typer.Option(option.flag, *short, autocompletion=complete)
     base = list[str] | None if option.type in (dict, tuple) else str | None
