@@ -83,16 +83,16 @@ class Console:
 
     def warn(self, text: str) -> None:
         """One line on stderr that is never hidden."""
-        self._err.print(Text("warning: ", style="yellow") + Text(printable(text)), soft_wrap=True)
+        self._err.print(Text.assemble(("warning: ", "yellow"), printable(text)), soft_wrap=True)
 
     def error(self, text: str) -> None:
         """The one line of a failure: `nas: error: ...`."""
-        self._err.print(Text("nas: error: ", style="bold red") + Text(printable(text)), soft_wrap=True)
+        self._err.print(Text.assemble(("nas: error: ", "bold red"), printable(text)), soft_wrap=True)
 
     def next_step(self, command: str) -> None:
         """What one would type next."""
         if not self.quiet:
-            self._people.print(Text("  next: ", style="dim") + Text(printable(command)), soft_wrap=True)
+            self._people.print(Text.assemble(("  next: ", "dim"), printable(command)), soft_wrap=True)
 
     def table(
         self,
@@ -112,7 +112,11 @@ class Console:
         for i, name in enumerate(columns):
             texts = any(isinstance(row[i], str) for row in body)
             table.add_column(
-                Text(name), justify="left" if texts else "right", header_style="dim", overflow="fold"
+                Text(name),
+                justify="left" if texts else "right",
+                header_style="dim",
+                overflow="fold",
+                no_wrap=i == 0,
             )
         for i, row in enumerate(body):
             table.add_row(*map(_cell, row), style="bold green" if i == marked else None)

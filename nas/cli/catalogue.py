@@ -73,9 +73,11 @@ def register(app: typer.Typer) -> None:
         rows = all_targets()
         if settings.target is None:
             console.table(
-                ["target", "also", "device", "precision", "latency"],
+                ["target", "also", "latency", "device"],
                 [
-                    (row.name, ", ".join(row.aliases), row.title, row.precision, row.truth.partition(" ")[0])
+                    (row.name, ", ".join(row.aliases), row.truth.partition(" ")[0], row.title)
+                    if row.available
+                    else (row.name, "", "-", row.title)
                     for row in rows
                 ],
             )
