@@ -17,16 +17,17 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from search_spaces.errors import InputError, did_you_mean
 
-Kind: TypeAlias = Literal["space", "recipe", "policy", "searcher"]
+Kind: TypeAlias = Literal["space", "scheme", "recipe", "policy", "searcher"]
 
 FOLDERS: dict[Kind, str] = {
     "space": "search_spaces",
+    "scheme": "supernets.schemes",
     "recipe": "supernets.recipes",
     "policy": "supernets.policies",
     "searcher": "nas.searchers",
 }
 """The package whose files are the names of a kind. The attribute that a file must define is called as the
-kind; a policy, which is a class, as its file: `uniform` is class `Uniform` of uniform.py."""
+kind; a scheme or a policy, which is a class, as its file: `uniform` is class `Uniform` of uniform.py."""
 
 _REFERENCE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 
@@ -68,7 +69,7 @@ def resolve(kind: Kind, name: str) -> Callable[..., Any]:
 
 
 def _attribute(kind: Kind, name: str) -> str:
-    return "".join(word.capitalize() for word in name.split("_")) if kind == "policy" else kind
+    return "".join(word.capitalize() for word in name.split("_")) if kind in ("scheme", "policy") else kind
 
 
 def _own(kind: Kind, reference: str) -> Callable[..., Any]:

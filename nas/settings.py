@@ -83,6 +83,14 @@ class TrainSettings(Settings):
         metavar="KEY=VALUE",
         flag="--space-set",
     )
+    scheme: str = setting(
+        "slice",
+        "how subnets share the weights",
+        group=MODEL,
+        metavar="NAME",
+        names=partial(names, "scheme"),
+        own=True,
+    )
     recipe: str = setting(
         "sandwich",
         "how the supernet is trained",

@@ -38,7 +38,7 @@ def space(
     """Vision transformers for `classes` classes and images of `channels` x `image_size` x `image_size`.
 
     Args:
-        patch: side of a patch; default 16, and an eighth of the image below 96 pixels.
+        patch: side of a patch; default 16, and about an eighth of the image below 96 pixels.
         depths, embed_dims: of the whole network; defaults 12-14 and 192-240, below 96 pixels 3-6 and 64-128.
         heads, mlp_ratios: of each block.
         head_dim: width of one head at every count; default 64, and 32 below 96 pixels.
@@ -47,7 +47,7 @@ def space(
         SpaceError: an image that patches do not tile.
     """
     small = image_size < 96
-    patch = patch or (max(image_size // 8, 1) if small else 16)
+    patch = patch or (_small_patch(image_size) if small else 16)
     depths = tuple(depths or ((3, 4, 5, 6) if small else (12, 13, 14)))
     embed_dims = tuple(embed_dims or ((64, 96, 128) if small else (192, 216, 240)))
     mlp_ratios = tuple(mlp_ratios or ((1.0, 2.0, 4.0) if small else (3.5, 4.0)))
@@ -83,6 +83,13 @@ def space(
             "head_dim": head_dim,
             "mlp_ratios": list(mlp_ratios),
         },
+    )
+
+
+def _small_patch(image_size: int) -> int:
+    """The largest patch that tiles the image at least seven times each way."""
+    return max(
+        p for p in range(1, image_size + 1) if image_size % p == 0 and (image_size // p >= 7 or p == 1)
     )
 
 

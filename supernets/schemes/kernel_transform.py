@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from search_spaces import Arch, SearchSpace, centre
-from supernets.schemes.scheme import Scheme, Shape
+from supernets.schemes.sharing import Scheme, Shape
 from supernets.schemes.slice import Slice
 from supernets.tensors import TensorTree
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from search_spaces import Arch, SearchSpace, SpaceError, centre, leading
 from search_spaces.rules import Rule
-from supernets.schemes.scheme import Scheme, Shape, counting, fill
+from supernets.schemes.sharing import Scheme, Shape, counting, fill
 from supernets.tensors import TensorTree
 
 

@@ -1,0 +1,325 @@
+"""`nas train`: settings -> data, space, scheme, recipe -> a run folder with a trained supernet."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from nas.console import Console, quantity
+from nas.data import Data, load_data
+from nas.resolve import resolve
+from nas.run_record import read_record
+from nas.runs import environment, file_name, new_run, write_record
+from nas.settings import TrainSettings
+from search_spaces import Arch, InputError, SearchSpace, did_you_mean
+from supernets import Supernet
+from supernets.checkpoint import load_tensors, sidecar
+from supernets.evaluate import evaluate
+from supernets.precision import Precision
+from supernets.recipe import Recipe
+from supernets.trainer import Interrupted, Progress, train
+
+WEIGHTS = "supernet.safetensors"
+SPLIT_SEED = 0  # one split for all seeds of training and search, so that their numbers compare
+_LEFT_OUT = ("runs", "name", "resume", "dry_run", "checkpoint_minutes", "data_dir", "download", "device")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a training needs, made from its settings and checked before anything is written."""
+
+    settings: TrainSettings
+    data: Data
+    space: SearchSpace
+    recipe: Recipe
+    device: str
+
+    @property
+    def digest(self) -> str:
+        """Names what decides the weights: equal digests train equal supernets."""
+        wanted = {f.name for f in fields(TrainSettings)} - set(_LEFT_OUT)
+        settings = {k: v for k, v in self.settings.as_dict().items() if k in wanted}
+        described = [settings, self.space.digest, self.recipe.describe(), self.data.fingerprint]
+        return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+    def supernet(self) -> Supernet:
+        """A fresh supernet."""
+        return make_supernet(self.space, self.settings)
+
+    def batches(self) -> Any:
+        """The training batches."""
+        return self.data.train_batches(self.settings.batch_size, self.settings.seed)
+
+
+def prepare(settings: TrainSettings) -> Job:
+    """Data, space and recipe of the settings.
+
+    Raises:
+        InputError: a name or a value that does not fit, before anything is written.
+        FileNotFoundError: the data is not there.
+    """
+    data = open_data(settings)
+    space = make_space(settings.space, settings.space_settings, data)
+    given = dict(settings.recipe_settings)
+    for name in ("epochs", "lr"):
+        if (value := getattr(settings, name)) is not None:
+            given[name] = value
+    recipe = call("recipe", settings.recipe, resolve("recipe", settings.recipe), given)
+    if not isinstance(recipe, Recipe):
+        raise InputError(f"recipe {settings.recipe!r} made a {type(recipe).__name__}, not a Recipe")
+    return Job(settings, data, space, recipe, pick_device(settings.device))
+
+
+def open_data(settings: TrainSettings) -> Data:
+    """The data that the settings name, split as always."""
+    return load_data(
+        settings.data,
+        image_size=settings.image_size,
+        data_dir=settings.data_dir,
+        seed=SPLIT_SEED,
+        download=settings.download,
+    )
+
+
+def make_space(name: str, given: Mapping[str, Any], data: Data) -> SearchSpace:
+    """The space of that name for the classes, channels and image size of the data.
+
+    Raises:
+        InputError: a keyword that the space does not take, or a space that does not fit the data.
+    """
+    factory = resolve("space", name)
+    sizes = {"classes": len(data.classes), "channels": data.channels, "image_size": data.image_size}
+    for keyword in sizes:
+        if keyword in given:
+            hint = "; use --image-size" if keyword == "image_size" else ""
+            raise InputError(f"{keyword} comes from the data, not from the space's settings{hint}")
+    space = factory if isinstance(factory, SearchSpace) else call("space", name, factory, {**sizes, **given})
+    if not isinstance(space, SearchSpace):
+        raise InputError(f"space {name!r} made a {type(space).__name__}, not a SearchSpace")
+    if (space.channels, space.image_size, space.classes) != tuple(
+        sizes[k] for k in ("channels", "image_size", "classes")
+    ):
+        raise InputError(
+            f"space {name!r} takes {space.channels} x {space.image_size} x {space.image_size} and gives "
+            f"{space.classes} classes, but {data.name} has {data.channels} x {data.image_size} x "
+            f"{data.image_size} and {len(data.classes)}"
+        )
+    if ":" in name:
+        space.name = name
+    return space
+
+
+def make_supernet(space: SearchSpace, settings: TrainSettings) -> Supernet:
+    """A fresh supernet of the space, sharing as the settings say."""
+    return Supernet(space, resolve("scheme", settings.scheme)(), seed=settings.seed)
+
+
+def call(kind: str, name: str, factory: Callable[..., Any], given: Mapping[str, Any]) -> Any:
+    """`factory(**given)`, with an unknown keyword told as a mistake of the user."""
+    parameters = inspect.signature(factory).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for keyword in given:
+            if keyword not in parameters:
+                raise InputError(
+                    f"{kind} {name!r} has no setting {keyword!r}{did_you_mean(keyword, parameters)}"
+                )
+    try:
+        return factory(**given)
+    except TypeError as error:
+        raise InputError(f"{kind} {name!r} cannot be made from {dict(given)}: {error}") from error
+
+
+def pick_device(name: str) -> str:
+    """`auto` as the device it stands for; others checked."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device {name!r} is not auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {name!r} needs an NVIDIA GPU that torch can see; use --device cpu")
+    return name
+
+
+def run(settings: TrainSettings, console: Console) -> Mapping[str, Any]:
+    """The command. Returns what `--json` prints."""
+    job = prepare(settings)
+    tell(job, console)
+    if settings.dry_run:
+        return dry_run(job, console)
+    if settings.resume is not None:
+        folder = Path(settings.resume)
+    else:
+        folder = new_run(
+            settings.runs, settings.name, f"train-{file_name(job.data.name)}-{file_name(settings.space)}"
+        )
+    result = train_in(job, folder, console, f"nas train --resume {folder}")
+    console.next_step(f"nas search --supernet {folder} --target jetson")
+    return result
+
+
+def tell(job: Job, console: Console) -> None:
+    """What will be trained, on what."""
+    sizes = job.data.splits.sizes
+    parts = ", ".join(f"{count:,} {name}" for name, count in sizes.items())
+    shape = f"{job.data.channels} x {job.data.image_size} x {job.data.image_size}"
+    console.say(f"[bold]data[/bold]      {job.data.name}: {parts}; {len(job.data.classes)} classes, {shape}")
+    if job.data.skipped:
+        console.warn(
+            f"{len(job.data.skipped)} images could not be read and are left out; run.json names them"
+        )
+    console.say(
+        f"[bold]space[/bold]     {job.space.name}: {quantity(float(job.space.size))} networks, "
+        f"{_span(job.space, 'params')} parameters, {_span(job.space, 'macs')} MACs"
+    )
+
+
+def _span(space: SearchSpace, cost: str) -> str:
+    ends = getattr(space.costs(space.index([space.smallest, space.largest])), cost)
+    return f"{quantity(float(ends[0]))} to {quantity(float(ends[1]))}"
+
+
+def dry_run(job: Job, console: Console) -> Mapping[str, Any]:
+    """The plan of a training and what it will cost, from one timed step."""
+    steps = job.batches().steps * job.recipe.epochs
+    seconds = _time_step(job) * steps
+    console.say(
+        f"[bold]plan[/bold]      {job.recipe.name}: {job.recipe.epochs} epochs, {steps:,} steps of "
+        f"{job.settings.batch_size} images on {job.device}; about {seconds / 60:.1f} min by one timed step"
+    )
+    return {
+        "plan": job.recipe.describe(),
+        "steps": steps,
+        "estimated_seconds": seconds,
+        "data": job.data.describe(),
+        "space": _space_record(job.space),
+    }
+
+
+def _time_step(job: Job) -> float:
+    """Seconds of the passes of one step, timed on the second go."""
+    import numpy as np
+
+    supernet = job.supernet().to(job.device)
+    plan = job.recipe.phases[-1].policy.plan(job.space, np.random.default_rng(0))
+    batch = min(job.settings.batch_size, len(job.data.train))
+    for _ in range(2):
+        start = time.perf_counter()
+        for arch in plan.archs:
+            supernet(job.space.example(arch, batch, job.device), arch).sum().backward()
+        if job.device != "cpu":
+            torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def train_in(job: Job, folder: Path, console: Console, resume_command: str) -> Mapping[str, Any]:
+    """Trains in `folder`, from a checkpoint there if there is one, and scores the two extremes.
+
+    Raises:
+        Interrupted: with `resume_command` for the command line.
+    """
+    record = {
+        "what": "train",
+        "settings": job.settings.as_dict(),
+        "space": _space_record(job.space),
+        "recipe": job.recipe.describe(),
+        "data": job.data.describe(),
+        "digest": job.digest,
+        **environment(),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "run.json").exists():
+        write_record(folder, record)
+    else:
+        record = read_record(folder)
+    supernet = job.supernet()
+    phases = "; ".join(f"{p.name} {p.epochs} epochs" for p in job.recipe.phases)
+    console.say(
+        f"[bold]train[/bold]     {quantity(float(sum(p.numel() for p in supernet.parameters())))} shared weights, "
+        f"{phases}, on {job.device} -> {folder}"
+    )
+    start = time.monotonic()
+    with console.progress("training", job.batches().steps * job.recipe.epochs, "steps") as bar:
+
+        def report(progress: Progress) -> None:
+            bar.update(
+                progress.step,
+                f"epoch {progress.epoch}/{progress.epochs} loss {progress.loss:.3f} "
+                f"top-1 {progress.accuracy:.3f} {progress.images_per_s:,.0f} images/s",
+            )
+
+        try:
+            train(
+                supernet,
+                job.recipe,
+                job.batches(),
+                folder=folder,
+                seed=job.settings.seed,
+                device=job.device,
+                precision=cast(Precision, job.settings.precision),
+                checkpoint_minutes=job.settings.checkpoint_minutes,
+                report=report,
+            )
+        except Interrupted as stop:
+            stop.resume_command = resume_command  # type: ignore[attr-defined]
+            raise
+    scores = score_extremes(supernet, job.data)
+    record["result"] = {
+        "validation_accuracy": scores,
+        "seconds": round(time.monotonic() - start, 1),
+        "weights": {"file": WEIGHTS, "sha256": weights_digest(folder)},
+    }
+    write_record(folder, record)
+    console.say(
+        f"          validation accuracy: largest {scores['largest']:.1%}, smallest {scores['smallest']:.1%}; "
+        f"{time.monotonic() - start:.0f} s"
+    )
+    return {"run": str(folder), **record["result"]}
+
+
+def score_extremes(supernet: Supernet, data: Data) -> dict[str, float]:
+    """Validation accuracy of the largest and the smallest subnet."""
+    ends: list[Arch] = [supernet.space.largest, supernet.space.smallest]
+    largest, smallest = evaluate(supernet, ends, data.validation_batches(500), calibration(data))
+    return {"largest": float(largest), "smallest": float(smallest)}
+
+
+def calibration(data: Data) -> list[torch.Tensor]:
+    """The fixed images on which batch-norm statistics are measured."""
+    return [x for x, _ in data.calibration_batches()]
+
+
+def is_trained(folder: Path) -> bool:
+    """Whether the folder holds a finished supernet."""
+    return (folder / WEIGHTS).is_file() and sidecar(folder / WEIGHTS).is_file()
+
+
+def weights_digest(folder: Path) -> str:
+    """The SHA-256 of the supernet's weights, as recorded beside them."""
+    return str(json.loads(sidecar(folder / WEIGHTS).read_text())["sha256"])
+
+
+def load_supernet(folder: Path, settings: TrainSettings, data: Data) -> Supernet:
+    """The trained supernet of a run folder, in eval mode.
+
+    Raises:
+        InputError: the weights are damaged or do not fit the settings.
+    """
+    space = make_space(settings.space, settings.space_settings, data)
+    supernet = make_supernet(space, settings)
+    tensors, _ = load_tensors(folder / WEIGHTS)
+    supernet.load_shared_state(tensors)
+    return supernet.eval()
+
+
+def _space_record(space: SearchSpace) -> dict[str, Any]:
+    return {"name": space.name, "settings": space.settings, "digest": space.digest, "size": str(space.size)}
