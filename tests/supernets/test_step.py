@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 from supernets.losses import soft_targets
 from supernets.modes import only_batch_statistics
@@ -120,3 +123,28 @@ def test_each_member_sees_its_own_resolution(space, images, dtype) -> None:
     plan = Sandwich(4).plan(space, step_rng(0, 1))
     gradients(supernet, plan, images, dtype=dtype)
     assert sizes == [space.input_shape(arch) for arch in plan.archs]
+
+
+def peak_bytes(run: Callable[[], object]) -> int:
+    """The largest number of bytes that tensors made by `run` held at once."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+        run()
+    events = [e for e in watched.profiler.kineto_results.events() if e.name() == "[memory]"]
+    held = most = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        most = max(most, held)
+    return most
+
+
+def test_a_sandwich_needs_no_more_memory_than_its_largest(make_space, make_images) -> None:
+    space, images = make_space(), make_images(batch=64)
+    supernet = Supernet(space)
+    plan = Sandwich(6).plan(space, step_rng(0, 0))
+    gradients(supernet, plan, images)  # skeletons are remembered
+    alone, together = (
+        peak_bytes(lambda members=members: gradients(supernet, StepPlan(members), images))
+        for members in (plan.members[:1], plan.members)
+    )
+    assert alone > 1_000_000
+    assert together <= 1.15 * alone, f"{together / alone:.2f} times"
