@@ -70,7 +70,7 @@ def space(
     image_size: int = 224,
     width: float = 1.0,
     depths: Sequence[int] | None = None,
-    expands: Sequence[int] = (3, 4, 6),
+    expands: Sequence[int] | None = None,
     kernels: Sequence[int] = (3, 5, 7),
     resolutions: Sequence[int] | None = None,
     dropout: float = 0.1,
@@ -80,10 +80,10 @@ def space(
     Args:
         width: multiplies all channels (the paper uses 1.0 and 1.2).
         depths: blocks per stage to choose from; default 2 to 4, and 1 to 4 below 96 pixels.
-        expands: expansion ratios per block.
+        expands: expansion ratios per block to choose from; default 3, 4 and 6, and 1, 2 and 4 below 96 pixels.
         kernels: depthwise kernels per block, odd.
         resolutions: input sizes to choose from; default `image_size` and smaller ones down to about 4/7 of it
-            in steps of 32 (the paper: 128 to 224 in steps of 4), down to 3/4 in steps of 4 below 96 pixels.
+            in steps of 32 (the paper: 128 to 224 in steps of 4), down to half in steps of 4 below 96 pixels.
         dropout: before the classifier, in training.
 
     Raises:
@@ -92,6 +92,7 @@ def space(
     small = image_size < 96
     layout = SMALL if small else IMAGENET
     depths = tuple(depths or ((1, 2, 3, 4) if small else (2, 3, 4)))
+    expands = tuple(expands or ((1, 2, 4) if small else (3, 4, 6)))
     resolutions = tuple(sorted(resolutions or _default_resolutions(image_size)))
     if min(depths) < 1 or min(classes, channels) < 1 or any(k % 2 == 0 for k in kernels):
         raise SpaceError(
@@ -110,7 +111,7 @@ def space(
         for b in range(1, max(depths) + 1):
             deep_enough = {depth: [d for d in depths if d >= b]} if b > min(depths) else None
             choices.append(Choice(f"stage{s}.block{b}.kernel", tuple(kernels), when=deep_enough))
-            choices.append(Choice(f"stage{s}.block{b}.expand", tuple(expands), when=deep_enough))
+            choices.append(Choice(f"stage{s}.block{b}.expand", expands, when=deep_enough))
 
     def build(arch: Arch) -> nn.Module:
         return MobileNetV3(arch, layout, width, channels, classes, dropout)
@@ -135,11 +136,9 @@ def space(
 
 
 def _default_resolutions(image_size: int) -> list[int]:
-    if image_size < 96:
-        return [r for r in range(image_size % 4 + 8, image_size + 1, 4) if r >= image_size * 3 / 4] or [
-            image_size
-        ]
-    return [r for r in range(image_size % 32, image_size + 1, 32) if r >= image_size * 4 / 7 - 1]
+    step, share = (4, 1 / 2) if image_size < 96 else (32, 4 / 7)
+    least = max(8, int(image_size * share))
+    return [r for r in range(image_size % step, image_size + 1, step) if r >= least] or [image_size]
 
 
 class MobileNetV3(nn.Module):

@@ -13,7 +13,7 @@ from search_spaces import Arch, InputError, Option, SearchSpace, SpaceError
 from search_spaces.skeleton import Skeleton
 from search_spaces.space import RESOLUTION
 from supernets.schemes import Scheme, Slice
-from supernets.schemes.scheme import Shape
+from supernets.schemes.sharing import Shape
 from supernets.tensors import TensorTree
 
 _LEVELS = 8  # covering archs step through at most this many options of a choice
