@@ -38,7 +38,13 @@ class Arch(Mapping[str, Option]):
         return self._hash
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Arch) and self._assignment == other._assignment
+        if not isinstance(other, Arch) or self._assignment != other._assignment:
+            return False
+        types = map(type, self._assignment.values())  # 1 == 1.0, but their JSON and their digests differ
+        return all(a is type(b) for a, b in zip(types, other._assignment.values(), strict=True))
+
+    def __reduce__(self) -> tuple[type[Arch], tuple[dict[str, Option]]]:
+        return Arch, (self._assignment,)  # the kept hash holds in one process only
 
     def __repr__(self) -> str:
         return f"Arch({self.to_json()})"
@@ -58,9 +64,9 @@ class Arch(Mapping[str, Option]):
     def from_json(cls, text: str) -> Arch:
         """The arch that `to_json` wrote. Raises `SpaceError` for anything else."""
         try:
-            raw = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise SpaceError(f"an arch is a JSON object, not {text[:60]!r} ({error.msg})") from None
+            raw = json.loads(text, parse_constant=_refuse)
+        except (ValueError, RecursionError) as error:
+            raise SpaceError(f"an arch is a JSON object, not {text[:60]!r} ({error})") from None
         if not isinstance(raw, dict) or not all(type(v) in (int, float, str) for v in raw.values()):
             raise SpaceError(f"an arch maps names to numbers or strings, not {text[:60]!r}")
         return cls(raw)
@@ -69,3 +75,7 @@ class Arch(Mapping[str, Option]):
     def digest(self) -> str:
         """16 hexadecimal digits of the SHA-256 of `to_json`: the key of this arch in every store."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not a finite number")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -28,18 +29,27 @@ class Choice:
         options: Sequence[Option],
         when: Mapping[str, Sequence[Option]] | None = None,
     ) -> None:
-        if not options:
+        if len(options) == 0:
             raise SpaceError(f"choice {name!r} has no options")
         if len(set(options)) != len(options):
             raise SpaceError(f"choice {name!r} lists an option twice: {', '.join(map(str, options))}")
         if len(options) > 30_000:
             raise SpaceError(f"choice {name!r} has {len(options)} options; at most 30000 are possible")
+        for option in options:
+            if type(option) not in (int, float, str) or (type(option) is float and not math.isfinite(option)):
+                raise SpaceError(
+                    f"choice {name!r} has option {option!r} ({type(option).__name__}); "
+                    "an option is an int, a finite float or a str"
+                )
+        for parent, allowed in (when or {}).items():
+            if isinstance(allowed, str) or not isinstance(allowed, Sequence):
+                raise SpaceError(f"choice {name!r}: when {parent!r} takes a list of options, not {allowed!r}")
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "options", tuple(options))
         object.__setattr__(self, "when", {k: tuple(v) for k, v in (when or {}).items()})
 
     def __hash__(self) -> int:
-        return hash((self.name, self.options, tuple(self.when.items())))
+        return hash((self.name, self.options, frozenset(self.when.items())))
 
     @property
     def ordinal(self) -> bool:

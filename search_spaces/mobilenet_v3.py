@@ -5,7 +5,7 @@ per resolution. Source: Cai et al. 2020, arXiv:1908.09791, section 3 and appendi
 
 Deviations: the squeeze of the squeeze-excite keeps timm's ReLU; the last normalisation of a residual block
 starts at zero (Goyal et al. 2017), as in later supernets. Images smaller than 96 pixels get a network
-of three stages whose stem keeps the resolution.
+of three stages whose stem keeps the resolution, below 24 pixels a narrow one.
 """
 
 from __future__ import annotations
@@ -57,6 +57,15 @@ SMALL = Layout(
     hard_swish=(False, True, True),
     features=(240, 320),
 )
+TINY = Layout(
+    stem=8,
+    stem_stride=1,
+    widths=(8, 16, 24),
+    strides=(2, 2, 1),
+    squeeze_excite=(False, True, True),
+    hard_swish=(False, True, True),
+    features=(96, 128),
+)
 
 _squeeze_excite = partial(
     SqueezeExcite, gate_layer=nn.Hardsigmoid, force_act_layer=nn.ReLU, rd_round_fn=make_divisible
@@ -90,7 +99,7 @@ def space(
         SpaceError: sizes that make no network.
     """
     small = image_size < 96
-    layout = SMALL if small else IMAGENET
+    layout = IMAGENET if not small else SMALL if image_size >= 24 else TINY
     depths = tuple(depths or ((1, 2, 3, 4) if small else (2, 3, 4)))
     expands = tuple(expands or ((1, 2, 4) if small else (3, 4, 6)))
     resolutions = tuple(sorted(resolutions or _default_resolutions(image_size)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
@@ -84,7 +85,8 @@ class SearchSpace:
         self.layers = lru_cache(maxsize=1024)(self._trace)
 
     def __repr__(self) -> str:
-        return f"SearchSpace({self.name!r}, {len(self.choices)} choices, {self.size:.3g} archs)"
+        size = f"{self.size:.3g}" if self.size < 1e300 else f"1e{math.log10(self.size):.0f}"
+        return f"SearchSpace({self.name!r}, {len(self.choices)} choices, {size} archs)"
 
     # -- single archs --------------------------------------------------------------------------------------
 
@@ -215,7 +217,7 @@ class SearchSpace:
         """The index matrix of archs, [n, choices]. Raises `SpaceError` for what is no arch of this space."""
         rows = []
         for arch in archs:
-            arch = arch if isinstance(arch, Arch) and len(arch) == 0 else self.arch(arch)
+            arch = self.arch(arch)
             rows.append([c.position(arch[c.name]) if c.name in arch else -1 for c in self.choices])
         return np.array(rows, dtype=np.int16).reshape(len(rows), len(self.choices))
 

@@ -147,14 +147,12 @@ class AdditiveTable:
             part: next(i for i, home in enumerate(homes) if columns <= home)
             for part, columns in depends.items()
         }
-        self._home_of = home_of
         while any(len(rows) for rows in open_rows):
             row = self._space.canonical(self._cover(open_rows)[None])
             totals = np.zeros((len(self._groups), self._width))
             for part, value in self._parts(row[0]).items():
-                if part not in home_of:  # seen for the first time: it depends on a choice in a way not probed
-                    home_of[part] = 0
-                totals[home_of[part]] += value
+                if part in home_of:  # else it was never probed, and the check will show an arch that has it
+                    totals[home_of[part]] += value
             for i, group in enumerate(self._groups):
                 code = group.codes(row)[0]
                 group.values[code] = totals[i]

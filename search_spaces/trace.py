@@ -144,6 +144,11 @@ _KINDS: dict[str, str] = {
         "copy",
     ),
 }
+# Known to compute nothing: skipping the counter for them is a matter of speed only.
+_FREE = frozenset(
+    """__get__ __set__ __len__ _assert size dim numel is_floating_point view view_as permute transpose swapaxes
+    movedim unflatten squeeze unsqueeze expand expand_as unbind chunk split narrow select detach""".split()
+)
 _IDENTITIES = ("dropout", "dropout_", "alpha_dropout", "feature_dropout", "dropout2d")  # in eval mode
 
 
@@ -171,7 +176,8 @@ class Layer:
 class _Tracer(TorchFunctionMode):
     """Records every function that makes a new tensor, and remembers output shapes between traces."""
 
-    _shapes: dict[Any, Shape] = {}  # noqa: RUF012  (shared on purpose: a shape is a fact about a call)
+    # Shape, stride and type of a call's result; shared by all traces, since it is a fact about the call.
+    _results: dict[Any, tuple[Shape, Shape, torch.dtype]] = {}  # noqa: RUF012
 
     def __init__(self, owned: dict[str, tuple[int, int]], weights: set[int]) -> None:
         super().__init__()
@@ -197,16 +203,19 @@ class _Tracer(TorchFunctionMode):
         key = _call_key(func, args, kwargs) if kind is not None and kind != "copy" and not in_place else None
         if in_place:
             out: Any = args[0]  # the shape is known, and there are no values to change
-        elif key is not None and key in self._shapes:
-            out = torch.empty(self._shapes[key], device="meta")
-        elif kind is None and getattr(func, "__module__", "") == "torch.nn.functional":
+        elif key is not None and key in self._results:
+            shape, stride, dtype = self._results[key]
+            out = torch.empty_strided(shape, stride, dtype=dtype, device="meta")
+        elif kind is None and name not in _FREE:
             with FlopCounterMode(display=False) as counter:
                 out = func(*args, **kwargs)
             macs = counter.get_total_flops() // 2
+            if macs == 0 and getattr(func, "__module__", "") != "torch.nn.functional":
+                macs = None  # it may be a view
         else:
             out = func(*args, **kwargs)
             if key is not None and isinstance(out, Tensor):
-                self._shapes[key] = tuple(out.shape)
+                self._results[key] = (tuple(out.shape), out.stride(), out.dtype)
         self._note(name, kind, out, args, kwargs, macs)
         return out
 
@@ -297,6 +306,7 @@ def trace(module: nn.Module, example: Tensor) -> tuple[Layer, ...]:
     owned: dict[str, tuple[int, int]] = {}
     weights: set[int] = set()
     modules = list(module.named_modules())
+    own_forward = {child: child.__dict__["forward"] for _, child in modules if "forward" in child.__dict__}
     for path, child in modules:
         params = weight_bytes = 0
         for tensor in child._parameters.values():
@@ -323,6 +333,8 @@ def trace(module: nn.Module, example: Tensor) -> tuple[Layer, ...]:
     finally:
         for _, child in modules:
             del child.__dict__["forward"]
+            if child in own_forward:
+                child.__dict__["forward"] = own_forward[child]
     rest = [
         Layer(path, "parameters", "", (), (), None, None, None, 1, 0, params, 0, 0, size, ())
         for path, (params, size) in owned.items()
@@ -367,11 +379,11 @@ def _tensors(args: Any) -> list[Tensor]:
 
 
 def _call_key(func: Any, args: Any, kwargs: Any) -> Any:
-    """A hashable description of a call by shapes, or None when it has an argument that cannot be one."""
+    """A hashable description of a call, or None when it has an argument that cannot be one."""
     parts: list[Any] = [func]
     for arg in (*args, *(item for pair in sorted(kwargs.items()) for item in pair)):
         if isinstance(arg, Tensor):
-            parts.append(tuple(arg.shape))
+            parts.append((tuple(arg.shape), arg.stride(), arg.dtype))
         elif isinstance(arg, list):
             parts.append(tuple(arg))
         else:
