@@ -98,7 +98,7 @@ def _twin(tensor: Tensor) -> Tensor:
     return tensor.detach()
 
 
-_PLAIN = (bool, int, float, str, type(None), type, Enum, FunctionType, BuiltinFunctionType)
+_PLAIN = (bool, int, float, str, type(None), type, Enum, BuiltinFunctionType)
 _TORCH_PLAIN = (torch.dtype, torch.device, torch.Size, torch.memory_format)
 _COLLECTIONS = (dict, OrderedDict, set, list)
 _REGISTRIES = ("_parameters", "_buffers", "_modules")
@@ -119,6 +119,8 @@ def _is_plain(value: Any) -> bool:
         return all(map(_is_plain, value)) and all(map(_is_plain, value.values()))
     if isinstance(value, partial):
         return _is_plain(value.func) and _is_plain(value.args) and _is_plain(value.keywords)
+    if isinstance(value, FunctionType):
+        return value.__closure__ is None
     return isinstance(value, _PLAIN + _TORCH_PLAIN)
 
 

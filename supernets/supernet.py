@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ from supernets.schemes.sharing import Shape
 from supernets.tensors import TensorTree
 
 _LEVELS = 8  # covering archs step through at most this many options of a choice
+_SKELETONS = 128  # archs whose skeletons are remembered
+_DRAWS = 1024  # archs of which it is remembered that they were drawn
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,8 @@ class _Slot:
 
 @dataclass(frozen=True)
 class _Plan:
-    """All that is needed to assemble a subnet, remembered per arch."""
+    """What goes into the skeleton of an arch."""
 
-    skeleton: Skeleton[nn.Module]
     slots: tuple[_Slot, ...]
     constants: Mapping[tuple[int, str], Tensor]  # buffers that the constructor computes and nobody learns
 
@@ -59,7 +61,8 @@ class Supernet(nn.Module):
         self.space = space
         self.scheme = scheme or Slice()
         self.shared = TensorTree()
-        self._plan = lru_cache(maxsize=128)(self._make_plan)
+        self._again = lru_cache(maxsize=_SKELETONS)(self._remember)
+        self._draws = lru_cache(maxsize=_DRAWS)(lambda _: count())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._allocate()
@@ -105,7 +108,7 @@ class Supernet(nn.Module):
         }
         view = _MaskView(masks)
         for arch in archs:
-            for slot in self._plan(arch).slots:
+            for slot in self._build(arch)[1].slots:
                 if slot.is_parameter:
                     self.scheme.touch(slot.name, slot.shape, view)
         return {name: mask for name, mask in masks.items() if mask is None or bool(mask.any())}
@@ -146,8 +149,7 @@ class Supernet(nn.Module):
     # -- assembling ----------------------------------------------------------------------------------------
 
     def _assemble(self, arch: Arch, *, own: bool) -> nn.Module:
-        plan = self._plan(arch)
-        module = plan.skeleton.copy()
+        module, plan = self._draw(arch)
         modules = list(module.modules())
         taken: dict[str, Tensor] = {}
         for slot in plan.slots:
@@ -170,7 +172,22 @@ class Supernet(nn.Module):
     def _device(self) -> torch.device:
         return self.shared[next(iter(self.shared))].device
 
-    def _make_plan(self, arch: Arch) -> _Plan:
+    def _draw(self, arch: Arch) -> tuple[nn.Module, _Plan]:
+        """A skeleton that nobody else holds.
+
+        Few archs are drawn twice (the largest, the smallest, the chosen one), and taking a skeleton apart to
+        copy it later costs more than building it.
+        """
+        if next(self._draws(arch)) == 0:
+            return self._build(arch)
+        skeleton, plan = self._again(arch)
+        return skeleton.copy(), plan
+
+    def _remember(self, arch: Arch) -> tuple[Skeleton[nn.Module], _Plan]:
+        module, plan = self._build(arch)
+        return Skeleton(module), plan
+
+    def _build(self, arch: Arch) -> tuple[nn.Module, _Plan]:
         checked = self.space.arch(arch)
         module = self.space.skeleton(checked)
         slots, constants = _slots(module)
@@ -184,7 +201,7 @@ class Supernet(nn.Module):
             with torch.random.fork_rng(devices=[]):
                 real = list(self.space.build(checked).modules())
             values = {(i, leaf): real[i]._buffers[leaf] for i, leaf in constants}  # type: ignore[misc]
-        return _Plan(Skeleton(module), slots, values)
+        return module, _Plan(slots, values)
 
     # -- allocation ----------------------------------------------------------------------------------------
 
