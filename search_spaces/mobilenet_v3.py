@@ -89,7 +89,7 @@ def space(
     Args:
         width: multiplies all channels (the paper uses 1.0 and 1.2).
         depths: blocks per stage to choose from; default 2 to 4, and 1 to 4 below 96 pixels.
-        expands: expansion ratios per block to choose from; default 3, 4 and 6, and 1, 2 and 4 below 96 pixels.
+        expands: expansion ratios per block; default 3, 4 and 6, and 1, 2 and 4 below 96 pixels.
         kernels: depthwise kernels per block, odd.
         resolutions: input sizes to choose from; default `image_size` and smaller ones down to about 4/7 of it
             in steps of 32 (the paper: 128 to 224 in steps of 4), down to half in steps of 4 below 96 pixels.

@@ -79,8 +79,8 @@ class SearchSpace:
             names = [choice.name for choice in self.choices]
             twice = sorted({n for n in names if names.count(n) > 1})
             raise SpaceError(f"space {name!r} has two choices named {', '.join(twice)}")
-        self._options = np.array([len(choice.options) for choice in self.choices])
-        self._offsets = np.concatenate([[0], np.cumsum(self._options)])
+        self._options = np.array([len(choice.options) for choice in self.choices], dtype=np.int64)
+        self._offsets = np.append(0, np.cumsum(self._options))
         self._groups = self._group_by_condition()
         self.layers = lru_cache(maxsize=1024)(self._trace)
 

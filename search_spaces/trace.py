@@ -146,8 +146,25 @@ _KINDS: dict[str, str] = {
 }
 # Known to compute nothing: skipping the counter for them is a matter of speed only.
 _FREE = frozenset(
-    """__get__ __set__ __len__ _assert size dim numel is_floating_point view view_as permute transpose swapaxes
-    movedim unflatten squeeze unsqueeze expand expand_as unbind chunk split narrow select detach""".split()
+    [
+        "__get__",
+        "__set__",
+        "__len__",
+        "_assert",
+        "size",
+        "dim",
+        "view",
+        "permute",
+        "transpose",
+        "unflatten",
+        "squeeze",
+        "unsqueeze",
+        "expand",
+        "unbind",
+        "chunk",
+        "split",
+        "detach",
+    ]
 )
 _IDENTITIES = ("dropout", "dropout_", "alpha_dropout", "feature_dropout", "dropout2d")  # in eval mode
 

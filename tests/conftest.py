@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Before torch or NumPy load: several test processes share few cores.
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -17,6 +18,11 @@ for _variable in [
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
+
+from nas.resolve import names, resolve  # noqa: E402
+
+if TYPE_CHECKING:
+    from search_spaces import SearchSpace
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -41,6 +47,12 @@ def _one_thread() -> None:
 def rng() -> np.random.Generator:
     """A generator with a fixed seed."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session", params=names("space"))
+def any_space(request: pytest.FixtureRequest) -> SearchSpace:
+    """Every space that there is a file for, in turn, for small images. Shared: nobody changes it."""
+    return resolve("space", request.param)(image_size=16, channels=1, classes=10)
 
 
 @pytest.fixture(scope="session")
