@@ -156,8 +156,8 @@ def deliver(
         dynamic_batch=not fixed,
     )
     console.say(
-        f"[bold]export[/bold]    {path}: ONNX opset {report.opset}, {report.bytes / 1e6:.2f} MB; equal to PyTorch on "
-        f"{len(samples)} test images (largest relative difference {report.max_relative_error:.0e})"
+        f"[bold]export[/bold]    {path}: ONNX opset {report.opset}, {report.bytes / 1e6:.2f} MB; "
+        f"equal to PyTorch on {len(samples)} test images (largest relative difference {report.max_relative_error:.0e})"
     )
     return {
         "file": str(path),
@@ -169,7 +169,7 @@ def deliver(
 
 
 def ready(supernet: Supernet, arch: Arch, data: Data) -> nn.Module:
-    """The network as it is handed over: its own weights and batch-norm statistics, in eval mode, on the CPU."""
+    """The network as handed over: its own weights and batch-norm statistics, in eval mode, on the CPU."""
     shape = supernet.space.input_shape(arch)
     module = supernet.extract(arch).cpu()
     return recalibrate(module, (resize_to(x, shape) for x in calibration(data)))

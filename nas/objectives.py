@@ -18,6 +18,12 @@ from supernets.evaluate import evaluate
 Evaluate: TypeAlias = Callable[[Population], NDArray[np.float64]]
 Batches: TypeAlias = Any  # re-iterable batches x [B, C, H, W], y [B]
 
+COUNTED = {
+    "params": "learnable numbers, counted",
+    "macs": "multiply-adds per image, counted",
+    "memory": "bytes of weights and of all activations at float32 and batch 1, counted",
+}
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -57,13 +63,13 @@ class Limit:
 
     def __str__(self) -> str:
         unit = f" {self.objective.unit}" if self.objective.unit else ""
-        return f"{self.name} <= {self.most:g}{unit}"
+        return f"{self.name} <= {self.most:,.10g}{unit}"
 
 
 def accuracy(
     supernet: Supernet, data: Batches, calibration: Sequence[Tensor], images: int, device: str
 ) -> Objective:
-    """Top-1 accuracy in [0, 1] with the supernet's weights on the validation images, batch norm recalibrated."""
+    """Top-1 accuracy in [0, 1] on validation images with the supernet's weights, batch norm recalibrated."""
     space = supernet.space
     detail = f"top-1 of {images} validation images with the supernet's weights, pytorch on {device}, fp32"
     return Objective(
@@ -90,11 +96,6 @@ def latency(space: SearchSpace, target: Target) -> Objective:
 
 def counted(space: SearchSpace, name: str) -> Objective:
     """An exact count: params, macs, or memory (bytes of weights and of all activations, float32, batch 1)."""
-    details = {
-        "params": "learnable numbers, counted",
-        "macs": "multiply-adds per image, counted",
-        "memory": "bytes of weights and of all activations at float32 and batch 1, counted",
-    }
 
     def count(population: Population) -> NDArray[np.float64]:
         costs = space.costs(population)
@@ -110,6 +111,6 @@ def counted(space: SearchSpace, name: str) -> Objective:
         "B" if name == "memory" else "",
         "minimize",
         cheap=True,
-        provenance=Provenance("computed", details[name]),
+        provenance=Provenance("computed", COUNTED[name]),
         evaluate=count,
     )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import webbrowser
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,26 +10,24 @@ from typing import Any
 
 import numpy as np
 
-from nas.console import Console, quantity
+from nas.console import Console
 from nas.deliver import deliver
 from nas.front import minimised, nondominated
-from nas.front_page import interactive_front
-from nas.front_plot import Axis, FrontPlot, Point
 from nas.objectives import Limit, Objective
 from nas.pick import Pick, choose
-from nas.plots import plot_front
+from nas.report import front_figure, front_table, number, plot, write_csv
 from nas.run_record import read_record
 from nas.runs import write_record
 from nas.settings import SearchSettings
-from nas.study import Trial
+from nas.study import Study, Trial
 from nas.train import Job, calibration
 from predictors.target import Target
-from search_spaces import Arch, InputError
+from search_spaces import InputError
 from supernets import Supernet
 from supernets.evaluate import evaluate
 from supernets.files import atomic_write
 
-TEST = "test accuracy"
+PLOTS = ("front.png", "front.html")
 
 
 @dataclass(frozen=True)
@@ -48,10 +45,6 @@ class Result:
     trials: Sequence[Trial]
     front: Sequence[int]
     supernet_digest: str
-
-    def value(self, trial: Trial, name: str) -> float:
-        """An objective, or an extra number, of a trial."""
-        return float(trial.values[name] if name in trial.values else trial.attrs[name])
 
 
 def directions(objectives: Sequence[Objective]) -> dict[str, Any]:
@@ -75,7 +68,8 @@ def choose_front(
             if trials
         )
         raise InputError(
-            f"none of {len(trials)} networks is within {' and '.join(map(str, limits))}; the least seen: {best}"
+            f"none of {len(trials)} networks is within {' and '.join(map(str, limits))}; "
+            f"the least seen: {best}"
         )
     columns = {o.name: [trials[i].values[o.name] for i in feasible] for o in objectives}
     matrix = minimised(columns, directions(objectives))
@@ -84,7 +78,7 @@ def choose_front(
     return [feasible[i] for i in sorted(on_front, key=lambda i: tuple(np.roll(matrix[i], -last)))]
 
 
-def deliver_result(result: Result, folder: Path, console: Console) -> Mapping[str, Any]:
+def deliver_result(result: Result, folder: Path, study: Study, console: Console) -> Mapping[str, Any]:
     """Scores the front on the test images, writes table, plots, record and the chosen network.
 
     Raises:
@@ -93,33 +87,41 @@ def deliver_result(result: Result, folder: Path, console: Console) -> Mapping[st
     """
     front = [result.trials[i] for i in result.front]
     chosen = _choose(result, front)
-    archs = [trial.arch for trial in front]
     data = result.job.data
+    archs = [*(trial.arch for trial in front), result.job.space.largest]
     test = evaluate(result.supernet, archs, data.test_batches(500), calibration(data))
-    rows = [_row(result, trial, float(score)) for trial, score in zip(front, test, strict=True)]
-    rule = str(result.pick)
-    console.say()
-    _table(result, rows, chosen, console)
-    console.say(
-        f"          {len(front)} of {len(result.trials)} networks are on the front; the marked one is picked by "
-        f"{rule}; test accuracy was computed once, on {len(data.test):,} images that nothing else saw"
-    )
-    _write_csv(folder / "front.csv", result, rows)
-    figure = _figure(result, front, chosen, [float(score) for score in test])
-    plot_front(figure, folder / "front.png")
-    interactive_front(figure, folder / "front.html")
+    rows = [_row(result, trial, float(score)) for trial, score in zip(front, test[:-1], strict=True)]
+    numbers = (*result.objectives, *result.extras)
     record = read_record(folder)
-    record["supernet_sha256"] = result.supernet_digest
-    record["provenance"] = {o.name: o.provenance.to_dict() for o in (*result.objectives, *result.extras)}
-    record["result"] = {
-        "evaluated": len(result.trials),
-        "pick": rule,
-        "chosen": front[chosen].number,
-        "front": rows,
-        "files": {},
+    record |= {
+        "supernet_sha256": result.supernet_digest,
+        "units": {o.name: o.unit for o in numbers},
+        "provenance": {o.name: o.provenance.to_dict() for o in numbers},
+        "result": {
+            "evaluated": len(result.trials),
+            "pick": str(result.pick),
+            "chosen": front[chosen].number,
+            "front": rows,
+            "largest": {"test_accuracy": float(test[-1])},
+            "files": {},
+        },
     }
+    console.say()
+    front_table(record, console)
+    console.say(
+        f"          {len(front)} of {len(result.trials)} networks are on the front; "
+        f"* is picked by {result.pick}"
+    )
+    console.say(
+        f"          test accuracy was computed once, on {len(data.test):,} images that nothing else saw; "
+        f"the largest network has {test[-1]:.4f}"
+    )
+    figure = front_figure(record, result.trials, study.metrics)
+    write_csv(record, folder / "front.csv")
+    for name in PLOTS:
+        plot(figure, folder / name)
     if result.plan_settings.export:
-        files = deliver(
+        record["result"]["files"] = deliver(
             result.supernet,
             data,
             front[chosen].arch,
@@ -129,81 +131,42 @@ def deliver_result(result: Result, folder: Path, console: Console) -> Mapping[st
             facts=_facts(result, rows[chosen]),
             console=console,
         )
-        record["result"]["files"] = files
     write_record(folder, record)
-    atomic_write(folder / "README.txt", _explain(result, folder, rows[chosen]).encode())
-    console.say(f"[bold]run[/bold]       {folder}: front.png, front.html, front.csv, run.json, study.db")
+    explained = _explain(result, folder, rows[chosen])
+    atomic_write(folder / "README.txt", explained.encode())
+    _put_on_dashboard(study, explained, rows)
+    console.say(f"[bold]run[/bold]       {folder}: {', '.join(PLOTS)}, front.csv, run.json, study.db")
     console.next_step(f"nas show {folder}   or: nas dashboard {folder}")
+    if result.plan_settings.open:
+        webbrowser.open((folder / PLOTS[1]).absolute().as_uri())
     return {"run": str(folder), **record["result"]}
+
+
+def _put_on_dashboard(study: Study, explained: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The summary as the study's note, and a note for each network of the front."""
+    study.note(explained)
+    for row in rows:
+        lines = [
+            f"On the front; test accuracy {row['test_accuracy']:.4f}.",
+            "",
+            "| choice | option |",
+            "|---|---|",
+        ]
+        lines += [f"| {name} | {option} |" for name, option in row["arch"].items()]
+        study.note_trial(row["id"], "\n".join(lines))
 
 
 def _choose(result: Result, front: Sequence[Trial]) -> int:
     names = [o.name for o in (*result.objectives, *result.extras)]
-    columns = {name: [result.value(trial, name) for trial in front] for name in names}
+    columns = {name: [number(trial, name) for trial in front] for name in names}
     if "latency" in columns:
         columns["latency_ms"] = columns["latency"]
     return choose(result.pick, columns, directions(result.objectives))
 
 
 def _row(result: Result, trial: Trial, test: float) -> dict[str, Any]:
-    numbers = {o.name: result.value(trial, o.name) for o in (*result.objectives, *result.extras)}
+    numbers = {o.name: number(trial, o.name) for o in (*result.objectives, *result.extras)}
     return {"id": trial.number, **numbers, "test_accuracy": test, "arch": dict(trial.arch)}
-
-
-def _table(result: Result, rows: Sequence[Mapping[str, Any]], chosen: int, console: Console) -> None:
-    shown = [o for o in (*result.objectives, *result.extras) if o.name != "memory" or o in result.objectives]
-    heads = [f"{o.name}{f', {o.unit}' if o.unit else ''} ({o.provenance.kind})" for o in shown]
-    console.table(
-        ["id", *heads, TEST],
-        [
-            (row["id"], *(_cell(o.name, row[o.name]) for o in shown), f"{row['test_accuracy']:.4f}")
-            for row in rows
-        ],
-        marked=chosen,
-    )
-
-
-def _cell(name: str, value: float) -> str:
-    if name == "accuracy":
-        return f"{value:.4f}"
-    return f"{value:.3f}" if name == "latency" else quantity(value)
-
-
-def _write_csv(path: Path, result: Result, rows: Sequence[Mapping[str, Any]]) -> None:
-    text = io.StringIO()
-    names = [o.name for o in (*result.objectives, *result.extras)]
-    units = {o.name: f"{o.name}_{o.unit}" if o.unit else o.name for o in (*result.objectives, *result.extras)}
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", *(units[n] for n in names), "test_accuracy", "arch"])
-    for row in rows:
-        arch = Arch(row["arch"]).to_json()
-        writer.writerow([row["id"], *(row[n] for n in names), row["test_accuracy"], arch])
-    atomic_write(path, text.getvalue().encode())
-
-
-def _figure(result: Result, front: Sequence[Trial], chosen: int, test: Sequence[float]) -> FrontPlot:
-    axes = [*result.objectives, *result.extras][: max(2, len(result.objectives))]
-    on_front = {trial.number: score for trial, score in zip(front, test, strict=True)}
-    points = tuple(
-        Point(
-            tuple(result.value(trial, o.name) for o in axes),
-            "front" if trial.number in on_front else "candidate" if trial.feasible else "infeasible",
-            f"{trial.number}: {trial.arch.to_json()}",
-            on_front.get(trial.number) if axes[0].name == "accuracy" else None,
-        )
-        for trial in result.trials
-    )
-    position = next(i for i, trial in enumerate(result.trials) if trial.number == front[chosen].number)
-    places = {"latency": result.target.name, "accuracy": f"{result.job.data.name} validation"}
-    return FrontPlot(
-        tuple(
-            Axis(o.name, o.unit, places.get(o.name, ""), o.provenance.kind, o.direction == "maximize")
-            for o in axes
-        ),
-        points,
-        chosen=position,
-        title=f"{result.job.space.name} on {result.job.data.name} for {result.target.title}",
-    )
 
 
 def _facts(result: Result, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`nas search`: supernet -> objectives -> searcher -> study -> front, checked on test data -> a file to deploy."""
+"""`nas search`: supernet -> objectives -> searcher -> study -> front, tested -> a file to deploy."""
 
 from __future__ import annotations
 
@@ -105,8 +105,10 @@ def run(settings: SearchSettings, console: Console) -> Mapping[str, Any]:
     again = f"nas search --resume {folder}"
     try:
         supernet = _supernet(made, console, again)
-        result = _search(made, supernet, folder, console)
-        return deliver_result(result, folder, console)
+        objectives, limits = _objectives(made, supernet), _limits(made)
+        with _study(made, folder, objectives, limits) as study:
+            result = _search(made, supernet, objectives, limits, study, console)
+            return deliver_result(result, folder, study, console)
     except KeyboardInterrupt as stop:
         stop.resume_command = again  # type: ignore[attr-defined]
         raise
@@ -168,12 +170,10 @@ def _latency(made: Plan) -> Objective:
 def _limits(made: Plan) -> list[Limit]:
     """The limits that the settings set."""
     settings, space = made.settings, made.space
-    limits = []
+    counts = {name: getattr(settings, f"max_{name}") for name in make.COUNTED}
+    limits = [Limit(make.counted(space, name), float(most)) for name, most in counts.items() if most]
     if settings.max_latency_ms is not None:
-        limits.append(Limit(_latency(made), settings.max_latency_ms))
-    for name in ("params", "macs", "memory"):
-        if (most := getattr(settings, f"max_{name}")) is not None:
-            limits.append(Limit(make.counted(space, name), float(most)))
+        limits.insert(0, Limit(_latency(made), settings.max_latency_ms))
     return limits
 
 
@@ -195,80 +195,82 @@ def _objectives(made: Plan, supernet: Supernet) -> list[Objective]:
     ]
 
 
-def _search(made: Plan, supernet: Supernet, folder: Path, console: Console) -> Result:
+def _search(
+    made: Plan,
+    supernet: Supernet,
+    objectives: Sequence[Objective],
+    limits: Sequence[Limit],
+    study: Study,
+    console: Console,
+) -> Result:
     """Runs the search to its end, from the record where there is one."""
     settings, space = made.settings, made.space
-    objectives, limits = _objectives(made, supernet), _limits(made)
     # Numbers that are cheap are shown of every network, whether the search minds them or not.
     named = {o.name for o in objectives}
-    extras = [make.counted(space, n) for n in ("params", "macs", "memory") if n not in named]
+    extras = [make.counted(space, n) for n in make.COUNTED if n not in named]
     if made.target.cheap and "latency" not in named:
         extras.append(_latency(made))
     problem = Problem(space, len(objectives), cheap_violation(limits), settings.population, settings.seed)
     searcher: Searcher = call(
         "searcher", settings.searcher, resolve("searcher", settings.searcher), {"problem": problem}
     )
-    study = _study(made, folder, objectives, limits)
-    with study:
-        known = _known(space, study, objectives, limits)
-        if known:
-            console.say(
-                f"          {len(known)} networks are in the record already and are not evaluated again"
-            )
-        console.say(
-            f"[bold]search[/bold]    {settings.searcher}, {settings.evaluations} networks, "
-            f"{' against '.join(o.name for o in objectives)}"
-            + (f", with {' and '.join(map(str, limits))}" if limits else "")
-        )
-        with console.progress("searching", settings.evaluations, "networks") as bar:
+    known = _known(space, study, objectives, limits)
+    if known:
+        console.say(f"          {len(known)} networks are in the record already and are not evaluated again")
+    console.say(
+        f"[bold]search[/bold]    {settings.searcher}, {settings.evaluations} networks, "
+        f"{' against '.join(o.name for o in objectives)}"
+        + (f", with {' and '.join(map(str, limits))}" if limits else "")
+    )
+    with console.progress("searching", settings.evaluations, "networks") as bar:
 
-            def record(
-                population: Population,
-                values: NDArray[np.float64],
-                violations: NDArray[np.float64],
-                seconds: float,
-            ) -> None:
-                shown = {extra.name: extra.evaluate(population) for extra in extras}
-                for i, arch in enumerate(space.archs(population)):
-                    study.record(
-                        arch,
-                        {o.name: values[i, j] for j, o in enumerate(objectives)},
-                        {limit.name: violations[i, j] for j, limit in enumerate(limits)},
-                        summary(space, arch),
-                        {name: column[i] for name, column in shown.items()},
-                        seconds=seconds / len(population),
-                    )
-                bar.update(len(study.done), f"best {_best(study, objectives[0])}")
+        def record(
+            population: Population,
+            values: NDArray[np.float64],
+            violations: NDArray[np.float64],
+            seconds: float,
+        ) -> None:
+            shown = {extra.name: extra.evaluate(population) for extra in extras}
+            for i, arch in enumerate(space.archs(population)):
+                study.record(
+                    arch,
+                    {o.name: values[i, j] for j, o in enumerate(objectives)},
+                    {limit.name: violations[i, j] for j, limit in enumerate(limits)},
+                    summary(space, arch),
+                    {name: column[i] for name, column in shown.items()},
+                    seconds=seconds / len(population),
+                )
+            bar.update(len(study.done), f"best {_best(study, objectives[0])}")
 
-            outcome = search(
-                space,
-                searcher,
-                objectives,
-                limits,
-                settings.evaluations,
-                known=known,
-                record=record,
-                clock=time.perf_counter,
-            )
-        if outcome.exhausted:
-            console.say(f"          no further network was found; {len(outcome.values)} were evaluated")
-        if outcome.failed:
-            console.warn(f"{outcome.failed} evaluations gave no finite number and are left out")
-        trials = {trial.arch: trial for trial in study.trials}
-        evaluated = [trials[arch] for arch in space.archs(outcome.population)]
-        return Result(
-            plan_settings=settings,
-            job=made.job,
-            supernet=supernet,
-            target=made.target,
-            objectives=objectives,
-            extras=extras,
-            limits=limits,
-            pick=made.pick,
-            trials=evaluated,
-            front=choose_front(evaluated, objectives, limits),
-            supernet_digest=weights_digest(made.supernet_folder),
+        outcome = search(
+            space,
+            searcher,
+            objectives,
+            limits,
+            settings.evaluations,
+            known=known,
+            record=record,
+            clock=time.perf_counter,
         )
+    if outcome.exhausted:
+        console.say(f"          no further network was found; {len(outcome.values)} were evaluated")
+    if outcome.failed:
+        console.warn(f"{outcome.failed} evaluations gave no finite number and are left out")
+    trials = {trial.arch: trial for trial in study.trials}
+    evaluated = [trials[arch] for arch in space.archs(outcome.population)]
+    return Result(
+        plan_settings=settings,
+        job=made.job,
+        supernet=supernet,
+        target=made.target,
+        objectives=objectives,
+        extras=extras,
+        limits=limits,
+        pick=made.pick,
+        trials=evaluated,
+        front=choose_front(evaluated, objectives, limits),
+        supernet_digest=weights_digest(made.supernet_folder),
+    )
 
 
 def _best(study: Study, objective: Objective) -> str:

@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nas.console import Console, quantity
-from nas.front_page import interactive_front
-from nas.front_plot import Axis, FrontPlot, Point
-from nas.plots import plot_front
+from nas.console import Console
+from nas.report import front_figure, front_table, plot
 from nas.run_record import NAME, read_record
 from nas.settings import ShowSettings
 from nas.study import Study
@@ -63,8 +61,8 @@ def _show_search(
     result = record.get("result")
     target = record["target"]
     console.say(
-        f"[bold]search[/bold]    {record['space']['name']} on {record['data']['name']} for {target['title']}, "
-        f"{len(study.trials)} networks, {record['created']}"
+        f"[bold]search[/bold]    {record['space']['name']} on {record['data']['name']} "
+        f"for {target['title']}, {len(study.trials)} networks, {record['created']}"
     )
     for name, source in record.get("provenance", {}).items():
         console.detail(f"          {name}: {source['kind']}, {source['detail']}")
@@ -73,73 +71,13 @@ def _show_search(
     if settings.csv:
         console.result(study.frame().to_csv(index=False))
     elif result is not None:
-        _front_table(record, settings.top, console)
+        front_table(record, console, settings.top)
         console.say(f"          picked by {result['pick']}: network {result['chosen']}")
         if file := result["files"].get("file"):
             console.say(f"          {file}")
     if settings.plot:
-        _plot(settings.plot, study, record)
+        plot(front_figure(record, study.trials, study.metrics), settings.plot)
         console.say(f"          {settings.plot}")
     if result is not None:
         console.next_step(f"nas export {folder} --arch ID   or: nas dashboard {folder}")
     return {**record, "front": (result or {}).get("front", []), "evaluated": len(study.trials)}
-
-
-def _front_table(record: Mapping[str, Any], top: int, console: Console) -> None:
-    rows = record["result"]["front"][:top]
-    provenance = record["provenance"]
-    names = [n for n in rows[0] if n not in ("id", "arch")]
-    heads = [f"{n} ({provenance[n]['kind']})" if n in provenance else n.replace("_", " ") for n in names]
-    marked = next((i for i, row in enumerate(rows) if row["id"] == record["result"]["chosen"]), None)
-    console.table(
-        ["id", *heads],
-        [(row["id"], *(_shown(n, row[n]) for n in names)) for row in rows],
-        marked=marked,
-    )
-
-
-def _shown(name: str, value: float) -> str:
-    if "accuracy" in name:
-        return f"{value:.4f}"
-    return f"{value:.3f}" if name == "latency" else quantity(value)
-
-
-def _plot(path: str, study: Study, record: Mapping[str, Any]) -> None:
-    """The plot of all trials, with the front of the result where the search is finished."""
-    metrics = study.metrics
-    if len(metrics) < 2:
-        raise InputError(f"a plot needs two objectives; this search has {len(metrics)}")
-    front = {row["id"]: row for row in (record.get("result") or {}).get("front", [])}
-    points = tuple(
-        Point(
-            tuple(trial.values[m.name] for m in metrics),
-            "front" if trial.number in front else "candidate" if trial.feasible else "infeasible",
-            f"{trial.number}: {trial.arch.to_json()}",
-            front[trial.number]["test_accuracy"]
-            if trial.number in front and metrics[0].name == "accuracy"
-            else None,
-        )
-        for trial in study.trials
-    )
-    chosen = (record.get("result") or {}).get("chosen")
-    position = next((i for i, trial in enumerate(study.trials) if trial.number == chosen), None)
-    kinds = study.attrs.get("provenance", {})
-    axes = tuple(
-        Axis(
-            m.name,
-            m.unit,
-            record["target"]["name"] if m.name == "latency" else "",
-            kinds.get(m.name, {}).get("kind", ""),
-            m.direction == "maximize",
-        )
-        for m in metrics
-    )
-    figure = FrontPlot(
-        axes, points, chosen=position, title=f"{record['space']['name']} for {record['target']['title']}"
-    )
-    if path.endswith(".html"):
-        interactive_front(figure, path)
-    elif path.endswith((".png", ".svg")):
-        plot_front(figure, path)
-    else:
-        raise InputError(f"--plot {path}: the ending is .html, .png or .svg")

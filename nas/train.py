@@ -243,9 +243,9 @@ def train_in(job: Job, folder: Path, console: Console, resume_command: str) -> M
         record = read_record(folder)
     supernet = job.supernet()
     phases = "; ".join(f"{p.name} {p.epochs} epochs" for p in job.recipe.phases)
+    weights = float(sum(p.numel() for p in supernet.parameters()))
     console.say(
-        f"[bold]train[/bold]     {quantity(float(sum(p.numel() for p in supernet.parameters())))} shared weights, "
-        f"{phases}, on {job.device} -> {folder}"
+        f"[bold]train[/bold]     {quantity(weights)} shared weights, {phases}, on {job.device} -> {folder}"
     )
     start = time.monotonic()
     with console.progress("training", job.batches().steps * job.recipe.epochs, "steps") as bar:
