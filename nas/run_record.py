@@ -24,7 +24,7 @@ def read_record(run: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(2, found, str(run))
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is damaged ({error})") from None
     if not isinstance(record, dict):
         raise ConfigError(f"{path} is damaged (no JSON object)")

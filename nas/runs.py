@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import re
+import shlex
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -26,6 +28,8 @@ def new_run(runs: str, name: str | None, automatic: str) -> Path:
         OSError: the folder cannot be made.
     """
     root = Path(runs)
+    if root.exists() and not root.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "not a folder, so it cannot hold runs", str(root))
     if name is not None:
         if not re.fullmatch(r"\w[\w.+-]*", name):
             raise InputError(
@@ -62,7 +66,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cores": os.cpu_count(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "versions": versions(),
     }
 
@@ -82,4 +86,4 @@ def versions() -> dict[str, str]:
 
 def file_name(text: str) -> str:
     """`text` as part of a file name."""
-    return re.sub(r"[^\w.+]+", "-", text).strip("-")[-60:] or "run"
+    return re.sub(r"[^\w.+]+", "-", text, flags=re.ASCII)[-60:].strip("-.+") or "run"

@@ -90,11 +90,11 @@ def check_feasible(space: SearchSpace, limits: Sequence[Limit], seed: int) -> No
     if within.any():
         return
     seen = ", ".join(
-        f"{limit.name} {v.min():.4g}{f' {limit.objective.unit}' if limit.objective.unit else ''}"
+        f"{limit.name} {v.min():,.6g}{f' {limit.objective.unit}' if limit.objective.unit else ''}"
         for limit, v in zip(cheap, values, strict=True)
     )
-    wanted = " and ".join(map(str, limits))
-    raise Infeasible(f"no arch of {space.name!r} with {wanted} in {_DRAWS} draws; the least seen: {seen}")
+    wanted = " and ".join(map(str, cheap))
+    raise Infeasible(f"no arch of {space.name!r} with {wanted} in {_DRAWS:,} draws; the least seen: {seen}")
 
 
 def search(

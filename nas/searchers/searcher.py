@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from search_spaces import Population, SearchSpace
 
 Violation: TypeAlias = Callable[[Population], NDArray[np.float64]]
+
+_COUNTABLE = 100_000  # combinations of options up to which a space is listed rather than drawn from
 
 
 @dataclass(frozen=True)
@@ -57,14 +60,25 @@ def extremes(problem: Problem) -> Population:
     return both[problem.violation(both) <= 0]
 
 
+def everything(space: SearchSpace) -> Population | None:
+    """Each arch of a small space once, [size, choices]; None for a space that is too large to list."""
+    options = [len(choice.options) for choice in space.choices]
+    if prod(options) > _COUNTABLE:
+        return None
+    combinations = np.stack(np.unravel_index(np.arange(prod(options)), options), axis=1)
+    return np.unique(space.canonical(combinations), axis=0)
+
+
 class Seen:
     """The archs that were told, and fresh ones in place of those proposed again."""
 
-    _ROUNDS = 60
+    _ROUNDS = 60  # of draws from a space that is too large to list
+    _DRAWS = 3  # before a small space is listed
 
     def __init__(self, space: SearchSpace, violation: Violation, rng: np.random.Generator) -> None:
         self._space, self._violation, self._rng = space, violation, rng
         self._keys: set[bytes] = set()
+        self._every = everything(space)
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -88,21 +102,27 @@ class Seen:
         return population[list(new.values())] if len(new) < len(population) else population
 
     def fresh(self, n: int, but: Population | None = None) -> Population:
-        """Up to n random archs that were not told and are not in `but`; within the limits where any are found.
+        """Up to n random archs that were not told and are not in `but`; within the limits if there are any.
 
-        Fewer only when the draws show no more: the space is then nearly or wholly exhausted.
+        Fewer only when there are no more, or when a space too large to list shows no more in many draws.
         """
         shape = (0, len(self._space.choices))
         good = np.zeros(shape, np.int16)
         bad = good
         taken = np.zeros(shape, np.int16) if but is None else but
-        for _ in range(self._ROUNDS):
-            draw = self._space.sample(max(4 * n, 64), self._rng)
+        for turn in range(self._ROUNDS):
+            draw = self._draw(max(4 * n, 64), turn)
             new = self.unseen(np.concatenate([taken, good, bad, draw]))[len(taken) + len(good) + len(bad) :]
             within = self._violation(new) <= 0
             good, bad = np.concatenate([good, new[within]]), np.concatenate([bad, new[~within]])[: 16 * n]
-            if len(good) >= n:
-                return good[:n]
+            if len(good) >= n or (turn == self._DRAWS and self._every is not None):
+                break
         if len(bad):
             bad = bad[np.argsort(self._violation(bad), kind="stable")]
         return np.concatenate([good, bad])[:n]
+
+    def _draw(self, n: int, turn: int) -> Population:
+        """Random archs; after a few turns that were not enough, all of a small space in random order."""
+        if turn == self._DRAWS and self._every is not None:
+            return self._every[self._rng.permutation(len(self._every))]
+        return self._space.sample(n, self._rng)
