@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from search_spaces.errors import InputError, SpaceError, VerificationError, did_you_mean
     from search_spaces.rules import centre, heads, index_set, leading
     from search_spaces.space import Population, SearchSpace
-    from search_spaces.trace import Layer, trace
+    from search_spaces.trace import Layer
 
 _HOMES = {
     "arch": ("Arch", "Option"),
@@ -21,7 +21,7 @@ _HOMES = {
     "errors": ("InputError", "SpaceError", "VerificationError", "did_you_mean"),
     "rules": ("centre", "heads", "index_set", "leading"),
     "space": ("Population", "SearchSpace"),
-    "trace": ("Layer", "trace"),
+    "trace": ("Layer",),
 }
 _MODULE = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -41,7 +41,6 @@ __all__ = [
     "heads",
     "index_set",
     "leading",
-    "trace",
 ]
 
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 Measure: TypeAlias = Callable[[Sequence[Layer]], Mapping[str, float | Sequence[float]]]
 Parts: TypeAlias = dict[str, NDArray[np.float64]]
 
-_ROUNDS = 6
-_CHECKS = 12
+_ROUNDS = 12
+_CHECKS = 48
 _MANY_OPTIONS = 4  # a choice with more options is probed at its ends and its middle
 _MOST_COMBINATIONS = 50_000
 _OPEN = -2
@@ -73,16 +73,17 @@ class AdditiveTable:
         rng = np.random.default_rng(0)
         for _ in range(_ROUNDS):
             self._probe(bases[-1], depends)
-            if not self._fill(depends):
+            measured = self._fill(depends, rng)
+            if measured is None:
                 self.tabulated = False
                 return
-            checks = space.sample(_CHECKS, rng)
-            wrong = [
-                row for row, total in zip(checks, self(checks), strict=True) if not self._agrees(row, total)
-            ]
-            if not wrong:
+            checks = np.concatenate([space.index([space.smallest]), space.sample(_CHECKS, rng)])
+            measured += [(row, self.direct(row)) for row in checks]
+            rows = np.array([row for row, _ in measured])
+            agrees = np.isclose(self(rows), [total for _, total in measured], rtol=1e-9, atol=1e-12)
+            if agrees.all():
                 return
-            bases.append(wrong[0])
+            bases.append(rows[int(agrees.all(axis=1).argmin())])
         raise SpaceError(f"the costs of {space.name!r} could not be tabulated: its parts do not repeat")
 
     def __call__(self, population: NDArray[Any]) -> NDArray[np.float64]:
@@ -96,10 +97,7 @@ class AdditiveTable:
 
     def direct(self, row: NDArray[Any]) -> NDArray[np.float64]:
         """The sum for one arch (a row of indices) by measuring its layers. float64 [columns]."""
-        return np.sum(list(self._parts(row).values()), axis=0)
-
-    def _agrees(self, row: NDArray[Any], total: NDArray[np.float64]) -> bool:
-        return bool(np.allclose(self.direct(row), total, rtol=1e-9, atol=1e-12))
+        return np.sum([np.zeros(self._width), *self._parts(row).values()], axis=0)
 
     def _parts(self, row: NDArray[Any]) -> Parts:
         (arch,) = self._space.archs(row[None])
@@ -128,8 +126,14 @@ class AdditiveTable:
                     if old is None or new is None or not np.array_equal(old, new):
                         depends.setdefault(part, set()).add(j)
 
-    def _fill(self, depends: Mapping[str, set[int]]) -> bool:
-        """Builds the groups and measures all that they can see. False when that would be too much."""
+    def _fill(
+        self, depends: Mapping[str, set[int]], rng: np.random.Generator
+    ) -> list[tuple[NDArray[Any], NDArray[np.float64]]] | None:
+        """Builds the groups and measures all that they can see. None when that would be too much.
+
+        What a group does not see is drawn, so that the archs measured, which are returned with their sums,
+        also show dependences that are still unknown.
+        """
         wanted = sorted({frozenset(columns) for columns in depends.values()}, key=len, reverse=True)
         homes: list[frozenset[int]] = []
         for columns in wanted:
@@ -140,17 +144,20 @@ class AdditiveTable:
         for home in homes:
             ways = prod(len(self._space.choices[j].options) + 1 for j in self._with_parents(home))
             if ways > _MOST_COMBINATIONS:
-                return False
+                return None
             self._groups.append(_Group(self._space, sorted(home), self._width))
             open_rows.append(self._combinations(home))
         home_of = {
             part: next(i for i, home in enumerate(homes) if columns <= home)
             for part, columns in depends.items()
         }
+        measured = []
         while any(len(rows) for rows in open_rows):
-            row = self._space.canonical(self._cover(open_rows)[None])
+            row = self._space.canonical(self._cover(open_rows, rng)[None])
             totals = np.zeros((len(self._groups), self._width))
-            for part, value in self._parts(row[0]).items():
+            parts = self._parts(row[0])
+            measured.append((row[0], np.sum([np.zeros(self._width), *parts.values()], axis=0)))
+            for part, value in parts.items():
                 if part in home_of:  # else it was never probed, and the check will show an arch that has it
                     totals[home_of[part]] += value
             for i, group in enumerate(self._groups):
@@ -158,9 +165,9 @@ class AdditiveTable:
                 group.values[code] = totals[i]
                 if len(open_rows[i]):
                     open_rows[i] = open_rows[i][group.codes(open_rows[i]) != code]
-        return True
+        return measured
 
-    def _cover(self, open_rows: Sequence[NDArray[np.int16]]) -> NDArray[np.int16]:
+    def _cover(self, open_rows: Sequence[NDArray[np.int16]], rng: np.random.Generator) -> NDArray[np.int16]:
         """A row that holds a combination still to be measured of as many groups as go together."""
         row = np.full(len(self._space.choices), _OPEN, dtype=np.int16)
         for rows in sorted(open_rows, key=len, reverse=True):
@@ -169,9 +176,7 @@ class AdditiveTable:
                 if fits.any():
                     chosen = rows[int(fits.argmax())]
                     row = np.where(chosen == _OPEN, row, chosen)
-        unset = row == _OPEN
-        row[unset] = [len(choice.options) - 1 for choice, free in zip(self._space.choices, unset) if free]
-        return row
+        return np.where(row == _OPEN, rng.integers(0, [len(c.options) for c in self._space.choices]), row)
 
     def _with_parents(self, columns: frozenset[int]) -> list[int]:
         """The columns and all that their conditions rest on, in order."""
