@@ -157,7 +157,8 @@ def deliver(
     )
     console.say(
         f"[bold]export[/bold]    {path}: ONNX opset {report.opset}, {report.bytes / 1e6:.2f} MB; "
-        f"equal to PyTorch on {len(samples)} test images (largest relative difference {report.max_relative_error:.0e})"
+        f"equal to PyTorch on {len(samples)} test images "
+        f"(largest relative difference {report.max_relative_error:.0e})"
     )
     return {
         "file": str(path),
