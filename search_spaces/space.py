@@ -88,6 +88,10 @@ class SearchSpace:
         size = f"{self.size:.3g}" if self.size < 1e300 else f"1e{math.log10(self.size):.0f}"
         return f"SearchSpace({self.name!r}, {len(self.choices)} choices, {size} archs)"
 
+    def __call__(self) -> SearchSpace:
+        """This space: an object stands where a function that makes one is expected."""
+        return self
+
     # -- single archs --------------------------------------------------------------------------------------
 
     def arch(self, assignment: Mapping[str, Option]) -> Arch:
