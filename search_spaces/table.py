@@ -36,7 +36,6 @@ class _Group:
 
     def __init__(self, space: SearchSpace, columns: Sequence[int], width: int) -> None:
         self.columns = list(columns)
-        self.parts: set[str] = set()
         sizes = [len(space.choices[j].options) + 1 for j in self.columns]
         self.strides = np.array([prod(sizes[i + 1 :]) for i in range(len(sizes))], dtype=np.int64)
         self.values = np.full((prod(sizes), width), np.nan)
