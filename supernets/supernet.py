@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +23,7 @@ _SKELETONS = 128  # archs whose skeletons are remembered
 _DRAWS = 1024  # archs of which it is remembered that they were drawn
 
 
-@dataclass(frozen=True)
-class _Slot:
+class _Slot(NamedTuple):
     """Where one tensor of a subnet goes."""
 
     module: int  # position in `modules()`
@@ -64,7 +64,7 @@ class Supernet(nn.Module):
         self._again = lru_cache(maxsize=_SKELETONS)(self._remember)
         self._draws = lru_cache(maxsize=_DRAWS)(lambda _: count())
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed CUDA's for good
             self._allocate()
 
     def extra_repr(self) -> str:
@@ -123,12 +123,20 @@ class Supernet(nn.Module):
     def load_shared_state(self, state: Mapping[str, Tensor]) -> None:
         """Takes the values of all tensors, in place; also from a plain network's `state_dict`.
 
-        A plain network's state may lack the scheme's own tensors, which then stay as they are.
+        A plain network's state may lack the scheme's own tensors, which then stay as they are, and may name a
+        tied tensor more than once.
 
         Raises:
-            InputError: names or shapes that differ.
+            InputError: names or shapes that differ, or a tied tensor with two values.
         """
         mine = self.shared_state()
+        for name, first in self._tied.items():
+            if name in state and first in state and not torch.equal(state[name], state[first]):
+                raise InputError(
+                    f"the weights do not fit {self.space.name!r}: {name} and {first} are one tensor there, "
+                    "but have two values here"
+                )
+        state = {name: value for name, value in state.items() if name not in self._tied}
         missing = [n for n in mine if n not in state and not n.startswith("scheme.")]
         unknown = [n for n in state if n not in mine]
         if missing or unknown:
@@ -149,8 +157,7 @@ class Supernet(nn.Module):
     # -- assembling ----------------------------------------------------------------------------------------
 
     def _assemble(self, arch: Arch, *, own: bool) -> nn.Module:
-        module, plan = self._draw(arch)
-        modules = list(module.modules())
+        modules, plan = self._draw(arch)
         taken: dict[str, Tensor] = {}
         for slot in plan.slots:
             tensor = taken.get(slot.name)
@@ -158,7 +165,8 @@ class Supernet(nn.Module):
                 tensor = self.scheme.take(slot.name, slot.shape, self.shared, arch)
                 if own:
                     tensor = tensor.detach().clone(memory_format=torch.contiguous_format)
-                    tensor = nn.Parameter(tensor) if slot.is_parameter else tensor
+                    if slot.is_parameter:
+                        tensor = nn.Parameter(tensor, requires_grad=slot.name not in self._frozen)
                 taken[slot.name] = tensor
             home = modules[slot.module]
             registry = home._parameters if slot.is_parameter else home._buffers
@@ -167,13 +175,15 @@ class Supernet(nn.Module):
             modules[position]._buffers[leaf] = (
                 tensor.to(self._device()).clone() if own else tensor.to(self._device())
             )
-        return module.train(self.training)
+        if any(module.training != self.training for module in modules):
+            modules[0].train(self.training)
+        return modules[0]
 
     def _device(self) -> torch.device:
         return self.shared[next(iter(self.shared))].device
 
-    def _draw(self, arch: Arch) -> tuple[nn.Module, _Plan]:
-        """A skeleton that nobody else holds.
+    def _draw(self, arch: Arch) -> tuple[list[nn.Module], _Plan]:
+        """The modules, root first, of a skeleton that nobody else holds.
 
         Few archs are drawn twice (the largest, the smallest, the chosen one), and taking a skeleton apart to
         copy it later costs more than building it.
@@ -181,16 +191,16 @@ class Supernet(nn.Module):
         if next(self._draws(arch)) == 0:
             return self._build(arch)
         skeleton, plan = self._again(arch)
-        return skeleton.copy(), plan
+        return list(skeleton.copy().modules()), plan
 
     def _remember(self, arch: Arch) -> tuple[Skeleton[nn.Module], _Plan]:
-        module, plan = self._build(arch)
-        return Skeleton(module), plan
+        modules, plan = self._build(arch)
+        return Skeleton(modules[0]), plan
 
-    def _build(self, arch: Arch) -> tuple[nn.Module, _Plan]:
+    def _build(self, arch: Arch) -> tuple[list[nn.Module], _Plan]:
         checked = self.space.arch(arch)
-        module = self.space.skeleton(checked)
-        slots, constants = _slots(module)
+        modules = dict(self.space.skeleton(checked).named_modules())
+        slots, constants = _slots(modules)
         for slot in slots:
             if slot.name not in self._shapes:
                 raise SpaceError(
@@ -201,7 +211,7 @@ class Supernet(nn.Module):
             with torch.random.fork_rng(devices=[]):
                 real = list(self.space.build(checked).modules())
             values = {(i, leaf): real[i]._buffers[leaf] for i, leaf in constants}  # type: ignore[misc]
-        return module, _Plan(slots, values)
+        return list(modules.values()), _Plan(slots, values)
 
     # -- allocation ----------------------------------------------------------------------------------------
 
@@ -209,18 +219,27 @@ class Supernet(nn.Module):
         """Shared tensors: each name at the largest shape over the covering archs, values from real builds."""
         shapes: dict[str, set[Shape]] = {}
         learnable: dict[str, bool] = {}
+        self._tied: dict[str, str] = {}  # further names of a tensor, and its first
         for arch in _covering(self.space):
-            for slot in _slots(self.space.skeleton(arch))[0]:
+            modules = dict(self.space.skeleton(arch).named_modules())
+            paths = list(modules)
+            for slot in _slots(modules)[0]:
                 shapes.setdefault(slot.name, set()).add(slot.shape)
                 learnable[slot.name] = slot.is_parameter
+                here = f"{paths[slot.module]}.{slot.leaf}".lstrip(".")
+                if here != slot.name:
+                    self._tied[here] = slot.name
         self._shapes = shapes
-        largest = {
-            name: tuple(max(sizes) for sizes in zip(*seen, strict=True)) if () not in seen else ()
-            for name, seen in shapes.items()
-        }
+        for name, seen in shapes.items():
+            if len({len(shape) for shape in seen}) > 1:
+                raise SpaceError(
+                    f"weight {name!r} of {self.space.name!r} is {' or '.join(map(str, sorted(seen)))}: tensors "
+                    "of different ranks cannot be shared; give them different names"
+                )
+        largest = {name: tuple(map(max, zip(*seen))) for name, seen in shapes.items()}
         plain: dict[str, Tensor] = {}
         for arch in _covering(self.space):
-            state = self.space.build(arch).state_dict()
+            state = self.space.build(arch).state_dict(keep_vars=True)
             for name, value in state.items():
                 if name in largest and name not in plain and tuple(value.shape) == largest[name]:
                     plain[name] = value
@@ -232,10 +251,13 @@ class Supernet(nn.Module):
                 f"no covering arch of {self.space.name!r} has weight {short[0]!r} at its largest shape "
                 f"{list(largest[short[0]])}; order each choice's options from smallest to largest"
             )
+        self._frozen = {n for n, t in plain.items() if learnable[n] and not t.requires_grad}
         self.scheme.bind(self.space, shapes)
         for name, value in self.scheme.stored(plain).items():
             tensor = value.detach().clone()
-            self.shared.put(name, nn.Parameter(tensor) if learnable.get(name, True) else tensor)
+            if learnable.get(name, True):
+                tensor = nn.Parameter(tensor, requires_grad=name not in self._frozen)
+            self.shared.put(name, tensor)
 
 
 class _MaskView(dict[str, "Tensor | None"]):
@@ -283,12 +305,12 @@ def _fitting(space: SearchSpace, wanted: Mapping[str, Option]) -> Arch:
     return space.arch(kept)
 
 
-def _slots(module: nn.Module) -> tuple[tuple[_Slot, ...], list[tuple[int, str]]]:
-    """The tensors of a network in order, and the buffers that its constructor computes."""
+def _slots(modules: Mapping[str, nn.Module]) -> tuple[tuple[_Slot, ...], list[tuple[int, str]]]:
+    """The tensors of a network's named modules in order, and the buffers that its constructor computes."""
     slots: list[_Slot] = []
     constants: list[tuple[int, str]] = []
     first: dict[int, str] = {}
-    for position, (path, child) in enumerate(module.named_modules()):
+    for position, (path, child) in enumerate(modules.items()):
         prefix = f"{path}." if path else ""
         for leaf, parameter in child._parameters.items():
             if parameter is not None:
