@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,12 @@ from torch import nn
 from nas.console import Console
 from nas.data import Data
 from nas.export import export_onnx, onnx_metadata
-from nas.run_record import read_record, saved_settings
+from nas.run_record import read_record, saved_settings, supernet_of
 from nas.runs import versions
 from nas.settings import ExportSettings, TrainSettings
 from nas.study import Study
 from nas.subnet_file import save_subnet
-from nas.train import calibration, load_supernet, open_data
+from nas.train import calibration, check_data, load_supernet, open_data
 from predictors import targets
 from predictors.target import Target
 from search_spaces import Arch, InputError
@@ -32,11 +33,13 @@ def run(settings: ExportSettings, console: Console) -> Mapping[str, Any]:
     """The command. Returns what `--json` prints."""
     folder = Path(settings.run)
     record = read_record(folder)
+    if settings.output is not None:
+        _check_output(Path(settings.output))
     if record["what"] == "search":
-        supernet_folder = Path(record["supernet"])
+        supernet_folder = supernet_of(folder, record)
         if not supernet_folder.exists():
             raise FileNotFoundError(
-                2, f"the supernet of {folder} is not there any more", str(supernet_folder)
+                errno.ENOENT, f"the supernet of {folder} is not there any more", str(supernet_folder)
             )
         told = record["settings"]
         target: Target | None = targets.find(
@@ -48,6 +51,7 @@ def run(settings: ExportSettings, console: Console) -> Mapping[str, Any]:
         **{k: given.value for k, given in saved_settings(supernet_folder, "train").items()}
     )
     data = open_data(train_settings)
+    check_data(supernet_folder, data)
     supernet = load_supernet(supernet_folder, train_settings, data)
     arch, facts = find_arch(settings.arch, folder, record, supernet)
     stem = settings.output or folder / f"{supernet.space.name.rpartition(':')[2]}-{arch.digest}"
@@ -65,6 +69,13 @@ def run(settings: ExportSettings, console: Console) -> Mapping[str, Any]:
         exact_path=settings.output is not None,
     )
     return {"arch": dict(arch), "digest": arch.digest, **files}
+
+
+def _check_output(path: Path) -> None:
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "--output is a folder; give a file in it", str(path))
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "no such folder for --output", str(path.parent))
 
 
 def find_arch(

@@ -8,10 +8,11 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import inspect
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -66,6 +67,37 @@ def resolve(kind: Kind, name: str) -> Callable[..., Any]:
     factory = getattr(importlib.import_module(f"{FOLDERS[kind]}.{name}"), _attribute(kind, name))
     assert callable(factory)
     return factory
+
+
+def call(kind: Kind, name: str, factory: Callable[..., Any], given: Mapping[str, Any]) -> Any:
+    """`factory(**given)`, where `factory` is what `name` means.
+
+    Raises:
+        InputError: a keyword that it does not have, or a value that it cannot take.
+    """
+    parameters = inspect.signature(factory).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for keyword in given:
+            if keyword not in parameters:
+                raise InputError(
+                    f"{kind} {name!r} has no setting {keyword!r}{did_you_mean(keyword, parameters)}"
+                )
+    for keyword, value in given.items():
+        wanted = getattr(parameters.get(keyword), "annotation", None)
+        if not _fits(value, wanted):
+            shown = getattr(wanted, "__name__", wanted)
+            raise InputError(f"{kind} {name!r}: {keyword} must be {shown}, not {value!r}")
+    try:
+        return factory(**given)
+    except TypeError as error:
+        raise InputError(f"{kind} {name!r} cannot be made from {dict(given)}: {error}") from error
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    """Whether a value may be given for a parameter annotated with a number; anything else is not judged."""
+    if wanted in (int, "int"):
+        return type(value) is int
+    return wanted not in (float, "float") or type(value) in (int, float)
 
 
 def _attribute(kind: Kind, name: str) -> str:

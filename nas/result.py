@@ -86,7 +86,7 @@ def deliver_result(result: Result, folder: Path, study: Study, console: Console)
         VerificationError: the exported network differs from the trained one.
     """
     front = [result.trials[i] for i in result.front]
-    chosen = _choose(result, front)
+    chosen = _choose(result, front, folder)
     data = result.job.data
     archs = [*(trial.arch for trial in front), result.job.space.largest]
     test = evaluate(result.supernet, archs, data.test_batches(500), calibration(data))
@@ -156,12 +156,15 @@ def _put_on_dashboard(study: Study, explained: str, rows: Sequence[Mapping[str, 
         study.note_trial(row["id"], "\n".join(lines))
 
 
-def _choose(result: Result, front: Sequence[Trial]) -> int:
+def _choose(result: Result, front: Sequence[Trial], folder: Path) -> int:
     names = [o.name for o in (*result.objectives, *result.extras)]
     columns = {name: [number(trial, name) for trial in front] for name in names}
     if "latency" in columns:
         columns["latency_ms"] = columns["latency"]
-    return choose(result.pick, columns, directions(result.objectives))
+    try:
+        return choose(result.pick, columns, directions(result.objectives))
+    except InputError as error:
+        raise InputError(f"{error}; pick another: nas search --resume {folder} --pick RULE") from None
 
 
 def _row(result: Result, trial: Trial, test: float) -> dict[str, Any]:

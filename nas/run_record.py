@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,16 @@ def read_record(run: str | Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise ConfigError(f"{path} is damaged (no JSON object)")
     return record
+
+
+def supernet_of(run: str | Path, record: Mapping[str, Any]) -> Path:
+    """The folder of the supernet that a search used: where the record has it, or beside the run.
+
+    The latter serves runs that were moved together, and commands in another folder than the search's.
+    """
+    recorded = Path(record["supernet"])
+    beside = Path(run).absolute().parent / recorded.name
+    return beside if beside.exists() and not recorded.exists() else recorded
 
 
 def saved_settings(run: str | Path, command: str) -> dict[str, Given]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,20 @@ from nas import objectives as make
 from nas.console import Console
 from nas.objectives import Limit, Objective
 from nas.pick import Pick, parse_pick
-from nas.resolve import resolve
+from nas.resolve import call, resolve
 from nas.result import Result, choose_front, deliver_result
-from nas.run_record import read_record, saved_settings
+from nas.run_record import read_record, saved_settings, supernet_of
 from nas.runs import environment, file_name, new_run, write_record
 from nas.search_loop import Known, cheap_violation, check_feasible, search
 from nas.searchers.searcher import Problem, Searcher
 from nas.settings import SearchSettings, TrainSettings
 from nas.study import MetricSpec, Study
+from nas.study_storage import locate
 from nas.train import (
+    DECIDING,
     Job,
     calibration,
-    call,
+    check_data,
     dry_run,
     is_trained,
     load_supernet,
@@ -35,12 +37,14 @@ from nas.train import (
     train_in,
     weights_digest,
 )
+from nas.values import short
 from predictors import targets
 from predictors.target import Target
-from search_spaces import Arch, InputError, Population, SearchSpace
+from search_spaces import Arch, InputError, Population, SearchSpace, did_you_mean
 from supernets import Supernet
+from supernets.files import clean_temporaries, lock
 
-STUDY = "search"
+STUDY, STUDY_FILE = "search", "study.db"
 EVALUATION_BATCH = 500  # validation images per forward pass
 
 
@@ -60,7 +64,7 @@ class Plan:
         return self.job.space
 
 
-def plan(settings: SearchSettings, supernet_folder: str | None = None) -> Plan:
+def plan(settings: SearchSettings, supernet_folder: Path | None = None) -> Plan:
     """The plan of a search. `supernet_folder`: where a resumed search has its supernet.
 
     Raises:
@@ -68,47 +72,66 @@ def plan(settings: SearchSettings, supernet_folder: str | None = None) -> Plan:
         FileNotFoundError: the data, or the run that `supernet` names, is not there.
     """
     target = targets.find(settings.target or "cpu", settings.target_precision, settings.target_batch or 1)
-    pick = Pick(()) if settings.pick == "knee" else parse_pick(settings.pick)
+    pick = parse_pick(settings.pick)
+    _check_pick(pick, settings, target)
     resolve("searcher", settings.searcher)
+    if settings.storage is not None:
+        locate(settings.storage)
     named = settings.supernet
     if named is None:
         job = prepare(settings.training())
         automatic = f"supernet-{file_name(job.data.name)}-{file_name(settings.space)}-{job.digest}"
-        folder = Path(supernet_folder or Path(settings.runs) / automatic)
+        folder = supernet_folder or Path(settings.runs) / automatic
     else:
-        folder = Path(named)
+        folder = supernet_folder or Path(named)
         trained = TrainSettings(**{k: given.value for k, given in saved_settings(folder, "train").items()})
         data_dir = settings.data_dir or trained.data_dir
         job = prepare(replace(trained, data_dir=data_dir, device=settings.device))
         if not is_trained(folder):
             raise InputError(f"{folder} is not trained to its end; first: nas train --resume {folder}")
+        check_data(folder, job.data)
     return Plan(settings, job, folder, target, pick)
+
+
+def _check_pick(pick: Pick, settings: SearchSettings, target: Target) -> None:
+    known = {*settings.objectives, *make.COUNTED}
+    known |= {"latency"} if target.cheap else set()
+    known |= {"latency_ms"} if "latency" in known else set()
+    for limit in pick.limits:
+        if limit.name not in known:
+            raise InputError(f"unknown name {limit.name!r} in pick '{pick}'{did_you_mean(limit.name, known)}")
 
 
 def run(settings: SearchSettings, console: Console) -> Mapping[str, Any]:
     """The command. Returns what `--json` prints."""
     if settings.resume is not None:
         folder = Path(settings.resume)
-        made = plan(settings, read_record(folder).get("supernet"))
+        made = plan(settings, supernet_of(folder, read_record(folder)))
+        check_data(folder, made.job.data)
     else:
         made = plan(settings)
         folder = Path()
+    check_feasible(made.space, _limits(made), settings.seed)
     tell(made.job, console)
     _tell_target(made, console)
+    for unused in _unused(made):
+        console.warn(unused)
     if settings.dry_run:
         return _dry_run(made, console)
-    check_feasible(made.space, _limits(made), settings.seed)
     if settings.resume is None:
         aim = f"search-{file_name(made.job.data.name)}-{file_name(made.target.name)}"
         folder = new_run(settings.runs, settings.name, aim)
         write_record(folder, _record(made))
     again = f"nas search --resume {folder}"
     try:
-        supernet = _supernet(made, console, again)
-        objectives, limits = _objectives(made, supernet), _limits(made)
-        with _study(made, folder, objectives, limits) as study:
-            result = _search(made, supernet, objectives, limits, study, console)
-            return deliver_result(result, folder, study, console)
+        with lock(folder):
+            clean_temporaries(folder)
+            write_record(folder, {**read_record(folder), "settings": _settings(made)})
+            supernet = _supernet(made, console, again)
+            objectives, limits = _objectives(made, supernet), _limits(made)
+            with _study(made, folder, objectives, limits) as study:
+                result = _search(made, supernet, objectives, limits, study, console)
+                return deliver_result(result, folder, study, console)
     except KeyboardInterrupt as stop:
         stop.resume_command = again  # type: ignore[attr-defined]
         raise
@@ -117,13 +140,30 @@ def run(settings: SearchSettings, console: Console) -> Mapping[str, Any]:
 def _record(made: Plan) -> dict[str, Any]:
     return {
         "what": "search",
-        "settings": made.settings.as_dict(),
+        "settings": _settings(made),
         "supernet": str(made.supernet_folder),
         "space": {"name": made.space.name, "settings": made.space.settings, "digest": made.space.digest},
         "target": made.target.describe(),
         "data": made.job.data.describe(),
         **environment(),
     }
+
+
+def _settings(made: Plan) -> dict[str, Any]:
+    """The settings as a resumed run takes them up."""
+    return replace(made.settings, resume=None, dry_run=False, open=False).as_dict()
+
+
+def _unused(made: Plan) -> Iterator[str]:
+    """Wishes for a training beside `supernet`, which is trained already in another way."""
+    if made.settings.supernet is None:
+        return
+    asked, trained = made.settings.training().as_dict(), made.job.settings.as_dict()
+    usual = TrainSettings().as_dict()
+    for name in sorted(DECIDING - {"seed"}):
+        if asked[name] not in (usual[name], trained[name]):
+            wish, truth = short(asked[name]), short(trained[name])
+            yield f"{name} = {wish} is not used: {made.supernet_folder} was trained with {truth}"
 
 
 def _tell_target(made: Plan, console: Console) -> None:
@@ -282,43 +322,57 @@ def _best(study: Study, objective: Objective) -> str:
 
 
 def _study(made: Plan, folder: Path, objectives: Sequence[Objective], limits: Sequence[Limit]) -> Study:
-    """The record of this search: a new study, or the one that a killed search left.
+    """The study of this search: a new one, or the one that a stopped search left.
 
     Raises:
-        InputError: the record is of other objectives, limits or another supernet.
+        InputError: it is damaged, or of another supernet or device.
     """
-    storage = made.settings.storage or folder / "study.db"
-    name = STUDY if made.settings.storage is None else folder.name
-    metrics = [MetricSpec(o.name, o.unit, o.direction) for o in objectives]
-    digest = weights_digest(made.supernet_folder)
-    artifacts = folder / "artifacts"
-    try_open = made.settings.resume is not None and (made.settings.storage or (folder / "study.db").exists())
-    if try_open:
-        study = Study.open(
-            storage, name, metrics=metrics, constraints=[limit.name for limit in limits], artifacts=artifacts
+    settings, record = made.settings, read_record(folder)
+    storage = settings.storage or folder / STUDY_FILE
+    name = STUDY if settings.storage is None else folder.name
+    basis = {
+        "supernet": weights_digest(made.supernet_folder),
+        "space": made.space.digest,
+        "device": made.target.title,
+    }
+    if record.get("study"):
+        return _opened(storage, name, folder, basis)
+    if settings.storage is None:
+        for rest in folder.glob(f"{STUDY_FILE}*"):  # of a creation that was killed: it holds no trial yet
+            if rest.is_file():
+                rest.unlink()
+    try:
+        study = Study.create(
+            storage,
+            name,
+            [MetricSpec(o.name, o.unit, o.direction) for o in objectives],
+            [limit.name for limit in limits],
+            {
+                **basis,
+                "target": made.target.describe(),
+                "provenance": {o.name: o.provenance.to_dict() for o in objectives},
+                "limits": [str(limit) for limit in limits],
+            },
+            artifacts=folder / "artifacts",
         )
-        for key, now in (("supernet", digest), ("space", made.space.digest)):
-            if study.attrs.get(key) != now:
-                study.close()
-                raise InputError(
-                    f"the study of {folder} was made with {key} {study.attrs.get(key)}, not {now}; "
-                    "start a new search"
-                )
-        return study
-    return Study.create(
-        storage,
-        name,
-        metrics,
-        [limit.name for limit in limits],
-        {
-            "supernet": digest,
-            "space": made.space.digest,
-            "target": made.target.describe(),
-            "provenance": {o.name: o.provenance.to_dict() for o in objectives},
-            "limits": [str(limit) for limit in limits],
-        },
-        artifacts=artifacts,
-    )
+    except InputError:
+        if settings.resume is None or settings.storage is None:
+            raise
+        study = _opened(storage, name, folder, basis)  # killed between these two lines
+    write_record(folder, {**record, "study": name})
+    return study
+
+
+def _opened(storage: str | Path, name: str, folder: Path, basis: Mapping[str, str]) -> Study:
+    study = Study.open(storage, name, artifacts=folder / "artifacts")
+    for key, now in basis.items():
+        if study.attrs.get(key) != now:
+            study.close()
+            raise InputError(
+                f"the study of {folder} was made with {key} {study.attrs.get(key)}, not {now}; "
+                "start a new search"
+            )
+    return study
 
 
 def _known(

@@ -59,8 +59,8 @@ def _pick(value: Any) -> str:
 
 def _batch(value: Any) -> str:
     text = str(value)
-    if text != "dynamic" and not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise InputError("expected 'dynamic' or a whole number of images, at least 1")
+    if text not in ("dynamic", "1"):
+        raise InputError("expected 'dynamic' or 1; the runtime fixes other sizes of a dynamic file")
     return text
 
 
@@ -275,7 +275,7 @@ class ExportSettings(Settings):
         None, "ONNX opset; what the target's runtime reads if left out", group=RESULT, metavar="N", least=17
     )
     batch: str = setting(
-        "dynamic", "images per call: dynamic or a number", group=RESULT, metavar="N", read=_batch
+        "dynamic", "images per call: dynamic, or 1 and no other", group=RESULT, metavar="N", read=_batch
     )
 
 

@@ -28,22 +28,21 @@ def run(settings: ShowSettings, console: Console) -> Mapping[str, Any]:
 def _show_training(
     folder: Path, record: Mapping[str, Any], settings: ShowSettings, console: Console
 ) -> Mapping[str, Any]:
-    lines = (folder / "log.jsonl").read_text().splitlines() if (folder / "log.jsonl").exists() else []
-    epochs = [json.loads(line) for line in lines]
     if settings.plot:
         raise InputError(f"{folder} is a training; --plot draws the front of a search")
-    console.say(
-        f"[bold]training[/bold]  {record['space']['name']} on {record['data']['name']} by "
-        f"{record['recipe']['name']}, {record['created']}"
-    )
-    if epochs:
-        names = list(epochs[0])
-        if settings.csv:
-            rows = [names, *([e.get(n) for n in names] for e in epochs)]
-            console.result("\n".join(",".join(map(str, row)) for row in rows))
-        else:
-            shown = epochs[-settings.top :]
-            console.table(names, [[_number(e.get(n)) for n in names] for e in shown])
+    log = folder / "log.jsonl"
+    epochs = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    names = list(epochs[0]) if epochs else []
+    if settings.csv:
+        rows = [names, *([epoch.get(name) for name in names] for epoch in epochs)]
+        console.result("\n".join(",".join(map(str, row)) for row in rows))
+    else:
+        console.say(
+            f"[bold]training[/bold]  {record['space']['name']} on {record['data']['name']} by "
+            f"{record['recipe']['name']}, {record['created']}"
+        )
+        shown = epochs[-settings.top :]
+        console.table(names, [[_number(epoch.get(name)) for name in names] for epoch in shown])
     if "result" not in record:
         console.warn(f"this training is not finished; nas train --resume {folder}")
     return {**record, "epochs": epochs}
@@ -56,28 +55,35 @@ def _number(value: Any) -> Any:
 def _show_search(
     folder: Path, record: Mapping[str, Any], settings: ShowSettings, console: Console
 ) -> Mapping[str, Any]:
+    result = record.get("result")
+    if result is None:
+        console.warn(f"this search is not finished; nas search --resume {folder}")
+    if not record.get("study"):
+        return {**record, "front": [], "evaluated": 0}
     storage = record["settings"]["storage"]
     study = Study.read(storage or folder / "study.db", folder.name if storage else None)
-    result = record.get("result")
-    target = record["target"]
+    if settings.csv:
+        console.result(study.frame().to_csv(index=False))
+    else:
+        _say_search(folder, record, len(study.trials), settings.top, console)
+    if settings.plot:
+        plot(front_figure(record, study.trials, study.metrics), settings.plot)
+        if not settings.csv:
+            console.say(f"          {settings.plot}")
+    return {**record, "front": (result or {}).get("front", []), "evaluated": len(study.trials)}
+
+
+def _say_search(folder: Path, record: Mapping[str, Any], networks: int, top: int, console: Console) -> None:
     console.say(
         f"[bold]search[/bold]    {record['space']['name']} on {record['data']['name']} "
-        f"for {target['title']}, {len(study.trials)} networks, {record['created']}"
+        f"for {record['target']['title']}, {networks} networks, {record['created']}"
     )
     for name, source in record.get("provenance", {}).items():
         console.detail(f"          {name}: {source['kind']}, {source['detail']}")
-    if result is None:
-        console.warn(f"this search is not finished; nas search --resume {folder}")
-    if settings.csv:
-        console.result(study.frame().to_csv(index=False))
-    elif result is not None:
-        front_table(record, console, settings.top)
-        console.say(f"          picked by {result['pick']}: network {result['chosen']}")
-        if file := result["files"].get("file"):
-            console.say(f"          {file}")
-    if settings.plot:
-        plot(front_figure(record, study.trials, study.metrics), settings.plot)
-        console.say(f"          {settings.plot}")
-    if result is not None:
-        console.next_step(f"nas export {folder} --arch ID   or: nas dashboard {folder}")
-    return {**record, "front": (result or {}).get("front", []), "evaluated": len(study.trials)}
+    if (result := record.get("result")) is None:
+        return
+    front_table(record, console, top)
+    console.say(f"          picked by {result['pick']}: network {result['chosen']}")
+    if file := result["files"].get("file"):
+        console.say(f"          {file}")
+    console.next_step(f"nas export {folder} --arch ID   or: nas dashboard {folder}")

@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
+from nas.config import options
 from nas.console import Console, quantity
 from nas.data import Data, load_data
-from nas.resolve import resolve
+from nas.resolve import call, resolve
 from nas.run_record import read_record
 from nas.runs import environment, file_name, new_run, write_record
 from nas.settings import TrainSettings
-from search_spaces import Arch, InputError, SearchSpace, did_you_mean
+from search_spaces import Arch, InputError, SearchSpace
 from supernets import Supernet
 from supernets.checkpoint import load_tensors, sidecar
 from supernets.evaluate import evaluate
 from supernets.precision import Precision
 from supernets.recipe import Recipe
-from supernets.trainer import Interrupted, Progress, train
+from supernets.trainer import LOG, Progress, train
 
 WEIGHTS = "supernet.safetensors"
 SPLIT_SEED = 0  # one split for all seeds of training and search, so that their numbers compare
-_LEFT_OUT = ("runs", "name", "resume", "dry_run", "checkpoint_minutes", "data_dir", "download", "device")
+DECIDING = {option.name for option in options(TrainSettings) if not option.setting.portable} - {"name"}
+"""The settings that decide what a training gives."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,7 @@ class Job:
     @property
     def digest(self) -> str:
         """Names what decides the weights: equal digests train equal supernets."""
-        wanted = {f.name for f in fields(TrainSettings)} - set(_LEFT_OUT)
-        settings = {k: v for k, v in self.settings.as_dict().items() if k in wanted}
+        settings = {k: v for k, v in self.settings.as_dict().items() if k in DECIDING}
         described = [settings, self.space.digest, self.recipe.describe(), self.data.fingerprint]
         return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
@@ -89,6 +89,16 @@ def open_data(settings: TrainSettings) -> Data:
     )
 
 
+def check_data(folder: Path, data: Data) -> None:
+    """Returns when `data` is what the run in `folder` was started with.
+
+    Raises:
+        InputError: files were added, removed or changed, so that another split would mix test images in.
+    """
+    if read_record(folder)["data"]["fingerprint"] != data.fingerprint:
+        raise InputError(f"{data.source} is not the data that {folder} began with; start a new run")
+
+
 def make_space(name: str, given: Mapping[str, Any], data: Data) -> SearchSpace:
     """The space of that name for the classes, channels and image size of the data.
 
@@ -120,21 +130,6 @@ def make_space(name: str, given: Mapping[str, Any], data: Data) -> SearchSpace:
 def make_supernet(space: SearchSpace, settings: TrainSettings) -> Supernet:
     """A fresh supernet of the space, sharing as the settings say."""
     return Supernet(space, resolve("scheme", settings.scheme)(), seed=settings.seed)
-
-
-def call(kind: str, name: str, factory: Callable[..., Any], given: Mapping[str, Any]) -> Any:
-    """`factory(**given)`, with an unknown keyword told as a mistake of the user."""
-    parameters = inspect.signature(factory).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        for keyword in given:
-            if keyword not in parameters:
-                raise InputError(
-                    f"{kind} {name!r} has no setting {keyword!r}{did_you_mean(keyword, parameters)}"
-                )
-    try:
-        return factory(**given)
-    except TypeError as error:
-        raise InputError(f"{kind} {name!r} cannot be made from {dict(given)}: {error}") from error
 
 
 def pick_device(name: str) -> str:
@@ -225,7 +220,7 @@ def train_in(job: Job, folder: Path, console: Console, resume_command: str) -> M
     """Trains in `folder`, from a checkpoint there if there is one, and scores the two extremes.
 
     Raises:
-        Interrupted: with `resume_command` for the command line.
+        KeyboardInterrupt: with `resume_command` for the command line.
     """
     record = {
         "what": "train",
@@ -240,6 +235,7 @@ def train_in(job: Job, folder: Path, console: Console, resume_command: str) -> M
     if not (folder / "run.json").exists():
         write_record(folder, record)
     else:
+        check_data(folder, job.data)
         record = read_record(folder)
     supernet = job.supernet()
     phases = "; ".join(f"{p.name} {p.epochs} epochs" for p in job.recipe.phases)
@@ -248,16 +244,16 @@ def train_in(job: Job, folder: Path, console: Console, resume_command: str) -> M
         f"[bold]train[/bold]     {quantity(weights)} shared weights, {phases}, on {job.device} -> {folder}"
     )
     start = time.monotonic()
-    with console.progress("training", job.batches().steps * job.recipe.epochs, "steps") as bar:
+    try:
+        with console.progress("training", job.batches().steps * job.recipe.epochs, "steps") as bar:
 
-        def report(progress: Progress) -> None:
-            bar.update(
-                progress.step,
-                f"epoch {progress.epoch}/{progress.epochs} loss {progress.loss:.3f} "
-                f"top-1 {progress.accuracy:.3f} {progress.images_per_s:,.0f} images/s",
-            )
+            def report(progress: Progress) -> None:
+                bar.update(
+                    progress.step,
+                    f"epoch {progress.epoch}/{progress.epochs} loss {progress.loss:.3f} "
+                    f"top-1 {progress.accuracy:.3f} {progress.images_per_s:,.0f} images/s",
+                )
 
-        try:
             train(
                 supernet,
                 job.recipe,
@@ -269,13 +265,14 @@ def train_in(job: Job, folder: Path, console: Console, resume_command: str) -> M
                 checkpoint_minutes=job.settings.checkpoint_minutes,
                 report=report,
             )
-        except Interrupted as stop:
-            stop.resume_command = resume_command  # type: ignore[attr-defined]
-            raise
-    scores = score_extremes(supernet, job.data)
+        scores = score_extremes(supernet, job.data)
+    except KeyboardInterrupt as stop:
+        stop.resume_command = resume_command  # type: ignore[attr-defined]
+        raise
+    log = (folder / LOG).read_text().splitlines()  # counts what was done before a kill, too
     record["result"] = {
         "validation_accuracy": scores,
-        "seconds": round(time.monotonic() - start, 1),
+        "seconds": round(sum(json.loads(line)["seconds"] for line in log), 1),
         "weights": {"file": WEIGHTS, "sha256": weights_digest(folder)},
     }
     write_record(folder, record)

@@ -34,13 +34,13 @@ def register(app: typer.Typer) -> None:
     @command(app, SpacesSettings, SPACES, config=False)
     def spaces(settings: SpacesSettings, console: Console) -> Mapping[str, Any] | None:
         """List the search spaces with their extent, or the choices of one."""
-        from nas.resolve import names, resolve
+        from nas.resolve import call, names, resolve
 
         listed = [settings.space] if settings.space else names("space")
         with console.progress("reading", len(listed), "spaces") as bar:
             found = []
             for name in listed:
-                found.append(resolve("space", name)(**settings.space_settings))
+                found.append(call("space", name, resolve("space", name), settings.space_settings))
                 bar.update(len(found), name)
         facts = [_space_facts(space) for space in found]
         console.table(

@@ -132,7 +132,7 @@ def _find(
     from nas.data.digits import digits
     from nas.data.imagefolder import imagefolder
     from nas.data.npz import npz
-    from nas.data.torchvision_sets import NAMES, torchvision_set
+    from nas.data.torchvision_sets import NAMES, plain_name, torchvision_set
 
     kind, _, rest = source.partition(":")
     is_npz = (kind == "npz" and bool(rest)) or source.lower().endswith(".npz")
@@ -149,7 +149,7 @@ def _find(
         return imagefolder(Path(rest).expanduser())
     if source == "digits":
         return digits()
-    if source.lower() in NAMES:
+    if plain_name(source) in NAMES:
         return torchvision_set(source, Path("data" if data_dir is None else data_dir).expanduser(), download)
     if Path(source).expanduser().is_dir():
         return imagefolder(Path(source).expanduser())

@@ -99,8 +99,13 @@ class TorchvisionPictures:
         return f"image {index}"
 
 
+def plain_name(name: str) -> str:
+    """As in `NAMES`: Fashion-MNIST is fashionmnist."""
+    return name.lower().replace("-", "").replace("_", "")
+
+
 def torchvision_set(name: str, data_dir: Path, download: bool = False) -> Collection:
-    """The set called `name` (in any case) from the files under `data_dir`.
+    """The set called `name` (`plain_name` of it counts) from the files under `data_dir`.
 
     The official test part stays the test part, and an official validation part the validation part. Sets
     without parts are one collection. With `download` torchvision fetches missing files into `data_dir`.
@@ -111,7 +116,7 @@ def torchvision_set(name: str, data_dir: Path, download: bool = False) -> Collec
     """
     from torchvision import datasets as published
 
-    official = next((known for known in _SETS if known.lower() == name.lower()), None)
+    official = next((known for known in _SETS if known.lower() == plain_name(name)), None)
     if official is None:
         raise InputError(f"unknown set {name!r}{did_you_mean(name, NAMES)}")
     spec = _SETS[official]

@@ -100,7 +100,7 @@ def test_missing_files_are_named_for_every_set(tmp_path: Path, name: str) -> Non
 
 def test_wrong_names() -> None:
     with pytest.raises(InputError, match="did you mean 'fashionmnist'"):
-        load_data("fashion_mnist")
+        load_data("fashion_mnits")
     with pytest.raises(InputError, match="did you mean 'cifar100'"):
         load_data("cifar-100")
 
