@@ -24,6 +24,7 @@ from nas.searchers.searcher import Problem, Searcher
 from nas.settings import SearchSettings, TrainSettings
 from nas.study import MetricSpec, Study
 from nas.study_storage import locate
+from nas.threads import suitable_threads
 from nas.train import (
     DECIDING,
     Job,
@@ -124,7 +125,7 @@ def run(settings: SearchSettings, console: Console) -> Mapping[str, Any]:
         write_record(folder, _record(made))
     again = f"nas search --resume {folder}"
     try:
-        with lock(folder):
+        with lock(folder), suitable_threads(made.space, made.job.settings.batch_size):
             clean_temporaries(folder)
             write_record(folder, {**read_record(folder), "settings": _settings(made)})
             supernet = _supernet(made, console, again)

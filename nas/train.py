@@ -19,6 +19,7 @@ from nas.resolve import call, resolve
 from nas.run_record import read_record
 from nas.runs import environment, file_name, new_run, write_record
 from nas.settings import TrainSettings
+from nas.threads import suitable_threads
 from search_spaces import Arch, InputError, SearchSpace
 from supernets import Supernet
 from supernets.checkpoint import load_tensors, sidecar
@@ -157,7 +158,8 @@ def run(settings: TrainSettings, console: Console) -> Mapping[str, Any]:
         folder = new_run(
             settings.runs, settings.name, f"train-{file_name(job.data.name)}-{file_name(settings.space)}"
         )
-    result = train_in(job, folder, console, f"nas train --resume {folder}")
+    with suitable_threads(job.space, settings.batch_size):
+        result = train_in(job, folder, console, f"nas train --resume {folder}")
     console.next_step(f"nas search --supernet {folder} --target jetson")
     return result
 
@@ -186,7 +188,8 @@ def _span(space: SearchSpace, cost: str) -> str:
 def dry_run(job: Job, console: Console) -> Mapping[str, Any]:
     """The plan of a training and what it will cost, from one timed step."""
     steps = job.batches().steps * job.recipe.epochs
-    seconds = _time_step(job) * steps
+    with suitable_threads(job.space, job.settings.batch_size):
+        seconds = _time_step(job) * steps
     console.say(
         f"[bold]plan[/bold]      {job.recipe.name}: {job.recipe.epochs} epochs, {steps:,} steps of "
         f"{job.settings.batch_size} images on {job.device}; about {seconds / 60:.1f} min by one timed step"

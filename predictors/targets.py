@@ -8,6 +8,8 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 
+import torch
+
 from predictors.devices import Device, aliases, spec_sheet
 from predictors.host import PRECISIONS, HostTarget
 from predictors.roofline import RooflineTarget
@@ -48,6 +50,8 @@ def find(name: str, precision: str | None = None, batch: int = 1, threads: int |
     if name in PRECISIONS:
         if name != "cpu":
             _refuse_threads(name, threads)
+        elif threads is None:
+            threads = torch.get_num_threads()  # as it is now: training may lower it later
         return _host(name, precision or "fp32", batch, threads)
     sheet = spec_sheet()
     resolved = aliases().get(name, name)

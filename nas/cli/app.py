@@ -64,7 +64,7 @@ for module in (search, train, export, show, catalogue):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line, `sys.argv` if none is given; returns the exit code (`nas.cli.errors`)."""
 
-    # Threads that wait by spinning slow small networks down seven-fold where a core is busy with something else.
+    # Threads that wait by spinning slow small networks down seven-fold where a core is busy.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
     def terminate(signum: int, frame: FrameType | None) -> NoReturn:
