@@ -20,6 +20,7 @@ import pandas as pd
 import timm
 import torch
 import torchvision
+from record import save
 from scipy.stats import kendalltau
 from torch import Tensor, nn
 
@@ -29,7 +30,6 @@ from search_spaces.trace import Layer, trace
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("NAS_DATA", ROOT.parent / "shared" / "data")) / "latency"
-RESULT = Path(__file__).with_suffix(".csv")
 CELLS = 150  # NAS-Bench-201 networks per device, drawn with seed 0
 
 TIMM = {
@@ -214,9 +214,7 @@ def main() -> None:
         print(f"skipped: no measurements at {DATA} (set NAS_DATA to the folder that holds latency/)")
         return
     rows = pd.concat([named_networks(), cells()])
-    result = compare(rows)
-    result.to_csv(RESULT, index=False)
-    print(result.to_string(index=False))
+    save(__file__, compare(rows).to_dict("records"), ("timm", "torchvision"))
 
 
 if __name__ == "__main__":

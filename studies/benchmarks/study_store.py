@@ -9,17 +9,14 @@ of 46 choices and its provenance; each is one durable transaction (SQLite in WAL
 
 from __future__ import annotations
 
-import csv
-import os
-import platform
 import random
 import sqlite3
 import statistics
 import tempfile
 import time
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
+
+from record import save
 
 from nas.study import MetricSpec, Study, load_study
 from search_spaces.arch import Arch
@@ -61,21 +58,10 @@ def main() -> None:
                         "database_mb": round(
                             sum(p.stat().st_size for p in path.parent.glob("study.db*")) / 1e6, 1
                         ),
-                        "cores": os.cpu_count(),
-                        "load_1min": round(os.getloadavg()[0], 1),
-                        "date": date.today().isoformat(),
-                        "python": platform.python_version(),
-                        "optuna": version("optuna"),
-                        "sqlalchemy": version("sqlalchemy"),
                         "sqlite": sqlite3.sqlite_version,
-                        "machine": platform.machine(),
                     }
                 )
-                print(rows[-1])
-    with Path(__file__).with_suffix(".csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    save(__file__, rows, ("optuna", "sqlalchemy"))
 
 
 if __name__ == "__main__":
