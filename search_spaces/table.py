@@ -8,7 +8,7 @@ measurement on random archs; where it differs, the arch that showed it becomes a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -70,20 +70,26 @@ class AdditiveTable:
         bases = [space.index([space.largest])[0]]
         depends: dict[str, set[int]] = {}
         rng = np.random.default_rng(0)
+        probed: set[str] = set()
+        forced = np.zeros(len(space.choices), dtype=bool)
         for _ in range(_ROUNDS):
-            self._probe(bases[-1], depends)
+            probed.update(self._probe(bases[-1], depends))
+            forced |= bases[-1] >= 0
             measured = self._fill(depends, rng)
             if measured is None:
                 self.tabulated = False
                 return
             checks = np.concatenate([space.index([space.smallest]), space.sample(_CHECKS, rng)])
-            measured += [(row, self.direct(row)) for row in checks]
+            measured += [(row, self._parts(row)) for row in checks]
             rows = np.array([row for row, _ in measured])
-            agrees = np.isclose(self(rows), [total for _, total in measured], rtol=1e-9, atol=1e-12)
-            if agrees.all():
+            sums = [self._sum(parts) for _, parts in measured]
+            wrong = ~np.isclose(self(rows), sums, rtol=1e-9, atol=1e-12).all(axis=1)
+            news = ((rows >= 0) & ~forced).sum(axis=1) + [len(parts.keys() - probed) for _, parts in measured]
+            if not wrong.any() and not news.any():
                 return
-            bases.append(rows[int(agrees.all(axis=1).argmin())])
-        raise SpaceError(f"the costs of {space.name!r} could not be tabulated: its parts do not repeat")
+            bases.append(rows[int(wrong.argmax() if wrong.any() else news.argmax())])
+        if wrong.any():
+            raise SpaceError(f"the costs of {space.name!r} could not be tabulated: its parts do not repeat")
 
     def __call__(self, population: NDArray[Any]) -> NDArray[np.float64]:
         """Sums for a population [n, choices] -> float64 [n, columns]."""
@@ -96,15 +102,21 @@ class AdditiveTable:
 
     def direct(self, row: NDArray[Any]) -> NDArray[np.float64]:
         """The sum for one arch (a row of indices) by measuring its layers. float64 [columns]."""
-        return np.sum([np.zeros(self._width), *self._parts(row).values()], axis=0)
+        return self._sum(self._parts(row))
+
+    def _sum(self, parts: Parts) -> NDArray[np.float64]:
+        return np.sum([np.zeros(self._width), *parts.values()], axis=0)
 
     def _parts(self, row: NDArray[Any]) -> Parts:
         (arch,) = self._space.archs(row[None])
         measured = self._measure(self._space.layers(arch))
         return {name: np.atleast_1d(np.asarray(value, dtype=np.float64)) for name, value in measured.items()}
 
-    def _probe(self, base: NDArray[Any], depends: dict[str, set[int]]) -> None:
-        """Adds to `depends` every choice that changes a part when it alone moves away from `base`."""
+    def _probe(self, base: NDArray[Any], depends: dict[str, set[int]]) -> Iterable[str]:
+        """Adds to `depends` every choice that changes a part when it alone moves away from `base`.
+
+        Returns the parts of `base`. Others, which a single change brings, may depend on more than that one.
+        """
         before = self._parts(base)
         for part in before:
             depends.setdefault(part, set())
@@ -124,13 +136,14 @@ class AdditiveTable:
                     old, new = before.get(part), after.get(part)
                     if old is None or new is None or not np.array_equal(old, new):
                         depends.setdefault(part, set()).add(j)
+        return before
 
     def _fill(
         self, depends: Mapping[str, set[int]], rng: np.random.Generator
-    ) -> list[tuple[NDArray[Any], NDArray[np.float64]]] | None:
+    ) -> list[tuple[NDArray[Any], Parts]] | None:
         """Builds the groups and measures all that they can see. None when that would be too much.
 
-        What a group does not see is drawn, so that the archs measured, which are returned with their sums,
+        What a group does not see is drawn, so that the archs measured, which are returned with their parts,
         also show dependences that are still unknown.
         """
         wanted = sorted({frozenset(columns) for columns in depends.values()}, key=len, reverse=True)
@@ -155,7 +168,7 @@ class AdditiveTable:
             row = self._space.canonical(self._cover(open_rows, rng)[None])
             totals = np.zeros((len(self._groups), self._width))
             parts = self._parts(row[0])
-            measured.append((row[0], np.sum([np.zeros(self._width), *parts.values()], axis=0)))
+            measured.append((row[0], parts))
             for part, value in parts.items():
                 if part in home_of:  # else it was never probed, and the check will show an arch that has it
                     totals[home_of[part]] += value

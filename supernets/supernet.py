@@ -219,29 +219,27 @@ class Supernet(nn.Module):
         """Shared tensors: each name at the largest shape over the covering archs, values from real builds."""
         shapes: dict[str, set[Shape]] = {}
         learnable: dict[str, bool] = {}
-        self._tied: dict[str, str] = {}  # further names of a tensor, and its first
         for arch in _covering(self.space):
-            modules = dict(self.space.skeleton(arch).named_modules())
-            paths = list(modules)
-            for slot in _slots(modules)[0]:
+            for slot in _slots(dict(self.space.skeleton(arch).named_modules()))[0]:
                 shapes.setdefault(slot.name, set()).add(slot.shape)
                 learnable[slot.name] = slot.is_parameter
-                here = f"{paths[slot.module]}.{slot.leaf}".lstrip(".")
-                if here != slot.name:
-                    self._tied[here] = slot.name
         self._shapes = shapes
         for name, seen in shapes.items():
             if len({len(shape) for shape in seen}) > 1:
                 raise SpaceError(
-                    f"weight {name!r} of {self.space.name!r} is {' or '.join(map(str, sorted(seen)))}: tensors "
-                    "of different ranks cannot be shared; give them different names"
+                    f"weight {name!r} of {self.space.name!r} is {' or '.join(map(str, sorted(seen)))}: "
+                    "tensors of different ranks cannot be shared; give them different names"
                 )
         largest = {name: tuple(map(max, zip(*seen))) for name, seen in shapes.items()}
         plain: dict[str, Tensor] = {}
+        self._tied: dict[str, str] = {}  # further names of a tensor, and its first
         for arch in _covering(self.space):
             state = self.space.build(arch).state_dict(keep_vars=True)
+            first: dict[int, str] = {}
             for name, value in state.items():
-                if name in largest and name not in plain and tuple(value.shape) == largest[name]:
+                if first.setdefault(id(value), name) != name:
+                    self._tied[name] = first[id(value)]
+                elif name in largest and name not in plain and tuple(value.shape) == largest[name]:
                     plain[name] = value
             if len(plain) == len(largest):
                 break

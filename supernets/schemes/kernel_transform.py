@@ -60,8 +60,14 @@ class KernelTransform(Scheme):
         steps = self._steps(sizes, shape[-1]) if sizes else []
         first = steps[0][0] if steps else shape[-1]  # the crop that reads the shared kernel
         self.inner.touch(name, (*shape[:2], first, first) if sizes else shape, masks)
-        for small, large in steps:
-            masks[f"scheme.matrices.{name}.{large}to{small}"] = None
+        for (small, large), (after, _) in pairwise([*steps, (shape[-1], 0)]):
+            matrix = f"scheme.matrices.{name}.{large}to{small}"
+            mask = masks[matrix]
+            if after == small:
+                masks[matrix] = None
+            elif mask is not None:  # a row makes one entry, and the next step crops the outer ones
+                rows = centre(torch.arange(small * small).view(1, 1, small, small), (1, 1, after, after))
+                mask[rows.flatten().to(mask.device)] = True
 
     @staticmethod
     def _steps(sizes: list[int], wanted: int) -> list[tuple[int, int]]:

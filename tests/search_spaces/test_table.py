@@ -97,6 +97,42 @@ def test_a_part_that_only_some_archs_have():
     assert_exact(space, measure)
 
 
+def test_a_part_that_the_largest_lacks_is_probed_where_it_is():
+    """What a part depends on shows only in archs that have it."""
+    space = chain_space(
+        [
+            Choice("c0", range(4)),
+            Choice("c1", range(4), when={"c0": (1, 2, 3)}),
+            Choice("c2", (0, 1)),
+            Choice("c3", (0, 1)),
+            Choice("c4", (0,), when={"c1": (0,)}),
+        ]
+    )
+
+    def measure(layers: Sequence[Layer]) -> Mapping[str, float]:
+        at = positions(layers)
+        return {"always": 1.0} | ({"rare": 3.0 + at["c2"]} if "c4" in at else {})
+
+    assert "rare" not in measure(space.layers(space.largest))
+    assert_exact(space, measure)
+
+
+def test_a_choice_that_is_not_in_force_at_the_largest_is_probed_where_it_is():
+    space = chain_space(
+        [
+            Choice("c0", range(4)),
+            Choice("c1", range(3), when={"c0": (1,)}),
+            Choice("c2", (0, 1), when={"c1": (0,)}),
+        ]
+    )
+
+    def measure(layers: Sequence[Layer]) -> Mapping[str, float]:
+        at = positions(layers)
+        return {"part": 10.0 * at["c0"] + at.get("c2", -1)}
+
+    assert_exact(space, measure)
+
+
 def test_a_measure_of_nothing_and_a_constant():
     assert_exact(gates(2, 3), lambda layers: {"all": 3.0})
     assert gates(2, 3).table(lambda layers: {})(np.zeros((4, 2), dtype=np.int16)).tolist() == [[0.0]] * 4
