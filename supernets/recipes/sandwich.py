@@ -14,7 +14,7 @@ from supernets.recipe import Phase, Recipe
 
 def recipe(
     *,
-    epochs: int = 30,
+    epochs: int = 20,
     lr: float = 0.1,
     n: int = 4,
     optimizer: str = "sgd",
