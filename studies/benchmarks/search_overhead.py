@@ -3,9 +3,10 @@
     python studies/benchmarks/search_overhead.py
 
 Writes search_overhead.csv beside this file. Microseconds per evaluated arch of the full MobileNetV3 space
-with two objectives that cost next to nothing, NSGA-II with a population of 100 and 10,000 evaluations; nothing
-is recorded (study_store.py times that). pymoo's loop uses the operators it ships for whole numbers, on the index
-vectors; it may evaluate one network twice, since it knows of no conditions. The two searches take turns.
+with two objectives that cost next to nothing, NSGA-II with a population of 100 and 10,000 evaluations.
+Nothing is recorded (study_store.py times that). pymoo's loop uses the operators that it ships for whole
+numbers, on the index vectors; it may evaluate one network twice, since it knows of no conditions. The two
+searches take turns.
 """
 
 from __future__ import annotations
