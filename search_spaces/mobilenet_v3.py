@@ -60,11 +60,11 @@ SMALL = Layout(
 TINY = Layout(
     stem=8,
     stem_stride=1,
-    widths=(8, 16, 24),
+    widths=(8, 8, 16),
     strides=(2, 2, 1),
     squeeze_excite=(False, True, True),
     hard_swish=(False, True, True),
-    features=(96, 128),
+    features=(48, 64),
 )
 
 _squeeze_excite = partial(
