@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from nas.resolve import names, resolve
 from search_spaces import SearchSpace, mobilenet_v3
 from search_spaces.trace import trace
 
@@ -40,6 +41,14 @@ def test_costs_of_every_space_are_those_that_pytorch_counts(any_space, rng):
         layers = any_space.layers(arch)
         assert costs.activation_bytes[i] == sum(layer.output_bytes for layer in layers)
         assert costs.macs[i] == sum(layer.macs for layer in layers)
+
+
+@pytest.mark.parametrize("name", names("space"))
+def test_the_ends_of_every_space_at_full_size(name):
+    space = resolve("space", name)()
+    for arch in (space.smallest, space.largest):
+        counted = flop_counter_macs(space.skeleton(arch), space.example(arch, device="meta"))
+        assert sum(layer.macs for layer in space.layers(arch)) == counted
 
 
 def test_macs_of_the_published_network():

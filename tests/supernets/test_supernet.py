@@ -451,3 +451,20 @@ def test_restricted_spaces_take_the_same_weights(any_space):
     for arch in draw(part, 1):
         x = images(any_space, arch)
         assert_equal(narrow(x, arch).detach(), whole(x, arch).detach())
+
+
+# -- on a GPU ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU that torch can see")
+def test_on_a_gpu_outputs_are_equal_and_its_random_state_is_left_alone(any_space):
+    before = torch.cuda.get_rng_state()
+    supernet = randomise(Supernet(any_space, seed=3)).eval()
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+    supernet.cuda()
+    for arch in draw(any_space, 2):
+        x = images(any_space, arch).cuda()
+        with torch.no_grad():
+            assert_equal(supernet(x, arch), supernet.extract(arch)(x), arch)
+        assert {t.device.type for t in supernet.extract(arch).state_dict().values()} == {"cuda"}
