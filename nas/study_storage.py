@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+import shutil
 import sqlite3
 import warnings
 from collections.abc import Callable, Iterator
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 Storage: TypeAlias = str | os.PathLike[str]
 Mode: TypeAlias = Literal["read", "write", "create"]
 
+_LITTLE = 1 << 18  # free bytes below which SQLite's "I/O error" is a full disk
 TIMEOUT_S = 60  # how long SQLite waits for another program's transaction
 HEADER = b"SQLite format 3\0"
 TABLES = {"studies", "trials", "trial_values", "version_info", "alembic_version"}
@@ -146,7 +149,7 @@ def check_database(location: Location, mode: Mode = "read") -> None:
     with path.open("rb") as file:
         header = file.read(len(HEADER))
     if not header:
-        raise InputError(f"{path} is empty (0 bytes), not a study; delete it to start anew")
+        raise InputError(f"{path} is empty (0 bytes), not a study; restore a backup, or start a new search")
     if header != HEADER:
         raise InputError(f"{path} is damaged or not a SQLite database; {RECOVER.format(name=path.name)}")
     with plain_errors(location), closing(_connector(path, mode)()) as connection:
@@ -274,7 +277,11 @@ def _plain(error: BaseException, location: Location) -> Exception:
     kept = "what was recorded is kept"
     if code == "SQLITE_FULL":
         return OSError(errno.ENOSPC, f"disk full while writing the study; {kept}; free some space", where)
-    if code.startswith("SQLITE_IOERR"):
+    if code.startswith("SQLITE_IOERR") and location.path is not None:
+        if shutil.disk_usage(location.path.parent).free < _LITTLE:
+            return OSError(errno.ENOSPC, f"disk full while writing the study; {kept}; free some space", where)
+        if resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY:
+            return OSError(errno.EFBIG, f"file size limit reached while writing the study; {kept}", where)
         return OSError(errno.EIO, f"reading or writing the study failed ({code}); {kept}", where)
     if code.startswith("SQLITE_READONLY"):
         return PermissionError(errno.EACCES, "the study cannot be written; check its permissions", where)

@@ -272,10 +272,16 @@ def train_in(job: Job, folder: Path, console: Console, resume_command: str) -> M
     except KeyboardInterrupt as stop:
         stop.resume_command = resume_command  # type: ignore[attr-defined]
         raise
-    log = (folder / LOG).read_text().splitlines()  # counts what was done before a kill, too
+    # The log counts what was done before a kill, too.
+    log = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+    if skipped := sum(line["skipped"] for line in log):
+        console.warn(
+            f"{skipped} steps were skipped: their loss or gradient was not finite; a lower lr may help"
+        )
     record["result"] = {
         "validation_accuracy": scores,
-        "seconds": round(sum(json.loads(line)["seconds"] for line in log), 1),
+        "seconds": round(sum(line["seconds"] for line in log), 1),
+        "skipped_steps": skipped,
         "weights": {"file": WEIGHTS, "sha256": weights_digest(folder)},
     }
     write_record(folder, record)
@@ -317,7 +323,10 @@ def load_supernet(folder: Path, settings: TrainSettings, data: Data) -> Supernet
     space = make_space(settings.space, settings.space_settings, data)
     supernet = make_supernet(space, settings)
     tensors, _ = load_tensors(folder / WEIGHTS)
-    supernet.load_shared_state(tensors)
+    try:
+        supernet.load_shared_state(tensors)
+    except InputError as error:
+        raise InputError(f"{folder / WEIGHTS}: {error}") from None
     return supernet.eval()
 
 

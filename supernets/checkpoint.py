@@ -96,7 +96,11 @@ def _save(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], *,
     except CheckpointError:
         keep = False  # what is there is damaged: not worth the place of the whole one before it
     pending = _pending(path, digest)
-    atomic_write(pending, blob)
+    try:
+        atomic_write(pending, blob)
+    except OSError as error:
+        error.filename = str(path)  # the name that its user knows
+        raise
     try:
         if keep:
             atomic_write(sidecar(previous(path)), sidecar(path).read_bytes())

@@ -35,10 +35,11 @@ LOG = "log.jsonl"
 _EPOCH_END_SHARE = (
     0.1  # an epoch's end saves once this share of the interval has gone by: cheap for tiny runs
 )
+_CURE = "lower lr, set clip_norm, or train in fp32; and check the images for NaN"
 
 
 class TrainingDiverged(RuntimeError):
-    """Too many steps in a row had a loss or a gradient that is not finite."""
+    """Too many steps in a row, or most of all, had a loss or a gradient that is not finite."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def train(
         Busy: another process trains in `folder`.
         Interrupted: SIGINT or SIGTERM came; the state is saved. A second signal raises
             KeyboardInterrupt at once.
-        TrainingDiverged: the loss stays NaN or infinite.
+        TrainingDiverged: the loss stays NaN or infinite, or was so in most steps.
         OSError: `folder` cannot be written or the disk is full; older checkpoints are intact.
     """
     folder, device = Path(folder), torch.device(device)
@@ -215,8 +216,7 @@ def _count(run: _Run, learner: Learner, position: Position, plan: StepPlan, outc
     if position.bad_in_a_row >= run.max_bad_steps:
         raise TrainingDiverged(
             f"{position.bad_in_a_row} steps in a row had a loss or gradient that is not finite, up to step "
-            f"{position.global_step} (phase {learner.phase.name!r}, lr {learner.phase.lr:g}); lower lr, "
-            "set clip_norm, or train in fp32; and check the images for NaN"
+            f"{position.global_step} (phase {learner.phase.name!r}, lr {learner.phase.lr:g}); " + _CURE
         )
 
 
@@ -230,7 +230,12 @@ def _save_if_due(run: _Run, learner: Learner, position: Position, *, share: floa
 
 
 def _finish(run: _Run, learner: Learner, position: Position) -> None:
-    """The last checkpoint, then the weights on their own."""
+    """The last checkpoint, then the weights on their own, if most of the steps were worth something."""
+    if position.skipped > position.global_step / 2:
+        raise TrainingDiverged(
+            f"{position.skipped} of {position.global_step} steps had a loss or gradient that is not finite; "
+            + _CURE
+        )
     run.save(learner, position)
     if learner.ema is not None:
         run.supernet.load_shared_state(learner.ema.state)

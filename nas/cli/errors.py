@@ -67,13 +67,16 @@ def message(error: BaseException) -> str:
     if _is_usage(error):
         return _usage(error)
     if isinstance(error, OSError) and error.strerror:
-        reason = FULL.get(error.errno or 0, error.strerror[:1].lower() + error.strerror[1:])
+        reason = error.strerror[:1].lower() + error.strerror[1:]
+        if error.errno in FULL:
+            reason = error.strerror.replace(os.strerror(error.errno), FULL[error.errno])
         return reason + (f": {os.fsdecode(error.filename)}" if error.filename is not None else "")
     if exit_code(error) == RESOURCE:
         first = str(error).partition("\n")[0]
         return f"out of memory{f' ({first})' if first else ''}; try a smaller --batch-size or --image-size"
     text = str(error).strip().partition("\n")[0]
-    if exit_code(error) != UNEXPECTED and text:
+    foreseen = exit_code(error) != UNEXPECTED or _is(error, "supernets.trainer", "TrainingDiverged")
+    if foreseen and text:
         return text
     return f"{type(error).__name__}: {text or 'no message'} (a bug? --debug shows where)"
 
