@@ -102,7 +102,12 @@ def test_wrong_names() -> None:
     with pytest.raises(InputError, match="did you mean 'fashionmnist'"):
         load_data("fashion_mnits")
     with pytest.raises(InputError, match="did you mean 'cifar100'"):
-        load_data("cifar-100")
+        load_data("cifar-110")
+
+
+def test_dashes_in_a_name_do_not_matter(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="cifar100 is not in"):
+        load_data("CIFAR-100", data_dir=tmp_path)
 
 
 def test_damaged_files(tmp_path: Path) -> None:
