@@ -19,154 +19,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from search_spaces.operations import FREE, IDENTITIES, KINDS
+
 Shape = tuple[int, ...]
 FLOAT_BYTES = 4
-
-_KINDS: dict[str, str] = {
-    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), "conv2d"),
-    "linear": "linear",
-    "scaled_dot_product_attention": "attention",
-    **dict.fromkeys(("matmul", "mm", "bmm", "__matmul__", "__rmatmul__"), "matmul"),
-    **dict.fromkeys(("batch_norm", "instance_norm"), "batch_norm"),
-    **dict.fromkeys(("layer_norm", "rms_norm", "group_norm"), "layer_norm"),
-    **dict.fromkeys(
-        [
-            "relu",
-            "relu_",
-            "relu6",
-            "hardswish",
-            "hardsigmoid",
-            "hardtanh",
-            "hardtanh_",
-            "silu",
-            "gelu",
-            "sigmoid",
-            "sigmoid_",
-            "tanh",
-            "tanh_",
-            "leaky_relu",
-            "elu",
-            "selu",
-            "softplus",
-            "mish",
-            "prelu",
-            "glu",
-            "hardsigmoid_",
-            "hardswish_",
-            "silu_",
-            "mish_",
-        ],
-        "activation",
-    ),
-    **dict.fromkeys(
-        [
-            "add",
-            "add_",
-            "__add__",
-            "__radd__",
-            "__iadd__",
-            "sub",
-            "sub_",
-            "__sub__",
-            "__rsub__",
-            "__isub__",
-            "mul",
-            "mul_",
-            "__mul__",
-            "__rmul__",
-            "__imul__",
-            "div",
-            "div_",
-            "__div__",
-            "__truediv__",
-            "__rtruediv__",
-            "__idiv__",
-            "pow",
-            "__pow__",
-            "__rpow__",
-            "exp",
-            "log",
-            "sqrt",
-            "rsqrt",
-            "neg",
-            "abs",
-            "clamp",
-            "clamp_",
-            "where",
-            "lerp",
-            "maximum",
-            "minimum",
-            "sin",
-            "cos",
-            "masked_fill",
-        ],
-        "elementwise",
-    ),
-    **dict.fromkeys(
-        [
-            "adaptive_avg_pool1d",
-            "adaptive_avg_pool2d",
-            "adaptive_max_pool2d",
-            "avg_pool2d",
-            "max_pool2d",
-            "mean",
-            "sum",
-            "amax",
-            "max_pool2d_with_indices",
-            "boolean_dispatch",
-            "fn",
-        ],
-        "pool",
-    ),
-    **dict.fromkeys(("softmax", "log_softmax"), "softmax"),
-    "embedding": "embedding",
-    **dict.fromkeys(
-        [
-            "cat",
-            "stack",
-            "concat",
-            "pad",
-            "roll",
-            "contiguous",
-            "clone",
-            "reshape",
-            "flatten",
-            "repeat",
-            "interpolate",
-            "index_select",
-            "repeat_interleave",
-            "__getitem__",
-            "to",
-            "float",
-            "half",
-            "gather",
-        ],
-        "copy",
-    ),
-}
-# Known to compute nothing: skipping the counter for them is a matter of speed only.
-_FREE = frozenset(
-    [
-        "__get__",
-        "__set__",
-        "__len__",
-        "_assert",
-        "size",
-        "dim",
-        "view",
-        "permute",
-        "transpose",
-        "unflatten",
-        "squeeze",
-        "unsqueeze",
-        "expand",
-        "unbind",
-        "chunk",
-        "split",
-        "detach",
-    ]
-)
-_IDENTITIES = ("dropout", "dropout_", "alpha_dropout", "feature_dropout", "dropout2d")  # in eval mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,9 +66,9 @@ class _Tracer(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        kind = _KINDS.get(name)
+        kind = KINDS.get(name)
         macs: int | None = None
-        if name in _IDENTITIES:
+        if name in IDENTITIES:
             return args[0]
         in_place = kind is not None and bool(
             kwargs.get("inplace") or name.startswith("__i") or (name.endswith("_") and name[0] != "_")
@@ -223,7 +79,7 @@ class _Tracer(TorchFunctionMode):
         elif key is not None and key in self._results:
             shape, stride, dtype = self._results[key]
             out = torch.empty_strided(shape, stride, dtype=dtype, device="meta")
-        elif kind is None and name not in _FREE:
+        elif kind is None and name not in FREE:
             with FlopCounterMode(display=False) as counter:
                 out = func(*args, **kwargs)
             macs = counter.get_total_flops() // 2

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from drawn import randomise
 from torch import Tensor, nn
 
+from nas.resolve import names, resolve
 from search_spaces.choice import Choice
 from search_spaces.space import SearchSpace
 from supernets.plan import SamplingPolicy
@@ -137,3 +139,9 @@ def make_space() -> Callable[..., SearchSpace]:
 @pytest.fixture
 def weights_in() -> Callable[[Path], dict[str, Tensor]]:
     return folder_weights
+
+
+@pytest.fixture(scope="session", params=names("scheme"))
+def any_supernet(any_space: SearchSpace, request: pytest.FixtureRequest) -> Supernet:
+    """Every space under every scheme, in eval mode. Shared: nobody changes it."""
+    return randomise(Supernet(any_space, resolve("scheme", request.param)())).eval()

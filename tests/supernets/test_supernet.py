@@ -9,53 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from drawn import assert_equal, draw, images, randomise
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from nas.resolve import names, resolve
-from search_spaces import Arch, Choice, InputError, SearchSpace, SpaceError, mobilenet_v3
-from supernets import KernelTransform, Slice, Supernet
-
-
-def randomise(supernet: Supernet, seed: int = 0) -> Supernet:
-    """No weight at its special first value (zero, one, identity), and BatchNorm as after training."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, tensor in supernet.shared_state().items():
-            if name.endswith("running_var"):
-                tensor.uniform_(0.5, 1.5, generator=generator)
-            elif tensor.is_floating_point():
-                tensor.add_(torch.randn(tensor.shape, generator=generator) * 0.1)
-    return supernet
-
-
-def scheme_of(name: str):
-    return resolve("scheme", name)()
-
-
-@pytest.fixture(scope="module", params=names("scheme"))
-def any_supernet(any_space: SearchSpace, request: pytest.FixtureRequest) -> Supernet:
-    """Every space under every scheme, in eval mode. Shared: nobody changes it."""
-    return randomise(Supernet(any_space, scheme_of(request.param))).eval()
-
-
-def draw(space: SearchSpace, n: int, seed: int = 0) -> list[Arch]:
-    archs = space.archs(space.sample(n, np.random.default_rng(seed)))
-    return [space.largest, space.smallest, *archs]
-
-
-def images(space: SearchSpace, arch: Arch, batch: int = 2, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(batch, *space.input_shape(arch), generator=generator)
-
-
-def assert_equal(a: Tensor, b: Tensor, what: object = "") -> None:
-    assert a.shape == b.shape
-    assert torch.isfinite(a).all()
-    difference = (a - b).abs()
-    assert torch.equal(a, b), f"{what}: largest difference {difference.max():.3g} at {difference.argmax()}"
-
+from search_spaces import Arch, mobilenet_v3
+from supernets import KernelTransform, Supernet
 
 # -- equality ------------------------------------------------------------------------------------------------
 
@@ -144,104 +105,6 @@ def test_smaller_tensors_are_views_of_the_shared_ones(any_space):
     assert bool(by_rule) == bool(any_space.rules)
 
 
-def gradients(supernet: Supernet) -> dict[str, Tensor | None]:
-    return {n: None if p.grad is None else p.grad.clone() for n, p in supernet.named_parameters()}
-
-
-def test_touched_is_exactly_where_gradients_can_be(any_supernet):
-    """A probe whose derivative by every number of a subnet is positive, pulled back to the shared tensors."""
-    space = any_supernet.space
-    shapes = {n: p.shape for n, p in any_supernet.named_parameters()}
-    for arch in draw(space, 3, seed=1):
-        any_supernet.zero_grad(set_to_none=True)
-        generator = torch.Generator().manual_seed(0)
-        subnet = any_supernet.subnet(arch)
-        sum(
-            (p * (0.5 + torch.rand(p.shape, generator=generator))).sum() for p in subnet.parameters()
-        ).backward()
-        touched = any_supernet.touched([arch])
-        for name, grad in gradients(any_supernet).items():
-            if name not in touched:
-                assert grad is None or not grad.any(), name
-                continue
-            mask = touched[name]
-            assert grad is not None, name
-            if mask is None:
-                assert grad.all(), name
-            else:
-                assert mask.shape == shapes[name]
-                assert torch.equal(mask, grad != 0), name
-    any_supernet.zero_grad(set_to_none=True)
-
-
-def test_gradients_of_a_loss_reach_only_what_is_touched(any_supernet):
-    space = any_supernet.space
-    for arch in draw(space, 1, seed=2)[1:]:
-        any_supernet.zero_grad(set_to_none=True)
-        any_supernet(images(space, arch), arch).square().sum().backward()
-        touched = any_supernet.touched([arch])
-        reached = 0
-        for name, grad in gradients(any_supernet).items():
-            mask = touched.get(name, torch.zeros(1, dtype=torch.bool))
-            if grad is not None and mask is not None:
-                assert not (grad * ~mask).any(), name
-            reached += grad is not None and bool(grad.any())
-        assert reached > 0.9 * len(touched)
-    any_supernet.zero_grad(set_to_none=True)
-
-
-def test_touched_of_several_archs_is_the_union(any_supernet):
-    space = any_supernet.space
-    archs = draw(space, 2, seed=3)[1:]
-    together = any_supernet.touched(archs)
-    singles = [any_supernet.touched([arch]) for arch in archs]
-    assert set(together) == set().union(*singles)
-    for name, parameter in any_supernet.named_parameters():
-        if name in together:
-            masks = [t[name] for t in singles if name in t]
-            whole = [torch.ones(parameter.shape, dtype=torch.bool) if m is None else m for m in masks]
-            union = torch.stack(whole).any(0)
-            mask = together[name]
-            assert torch.equal(torch.ones_like(union) if mask is None else mask, union)
-    assert set(any_supernet.touched([space.largest])) >= {
-        n for n, _ in any_supernet.named_parameters() if n.startswith("shared.")
-    }
-    assert any_supernet.touched([]) == {}
-
-
-def test_nothing_untouched_has_an_influence(any_supernet):
-    """Deeper blocks, wider channels, other kernels, matrices outside the chain may be anything."""
-    space = any_supernet.space
-    other = copy.deepcopy(any_supernet)
-    for arch in draw(space, 2, seed=4)[1:]:
-        other.load_state_dict(any_supernet.state_dict())
-        touched = other.touched([arch])
-        with torch.no_grad():
-            for name, parameter in other.named_parameters():
-                mask = touched.get(name, torch.zeros(parameter.shape, dtype=torch.bool))
-                if mask is not None:
-                    parameter[~mask] = 1e6
-        x = images(space, arch)
-        with torch.no_grad():
-            assert_equal(other(x, arch), any_supernet(x, arch), arch)
-
-
-def test_a_network_of_depth_d_does_not_see_deeper_blocks():
-    space = mobilenet_v3.space(image_size=16, channels=1, classes=10)
-    arch = space.arch({c.name: c.options[-1] for c in space.choices} | {"stage2.depth": 2})
-    supernet = randomise(Supernet(space)).eval()
-    x = images(space, arch)
-    supernet(x, arch).sum().backward()
-    before = supernet(x, arch).detach()
-    for name, parameter in supernet.named_parameters():
-        deeper = name.startswith(("shared.blocks.2.2.", "shared.blocks.2.3."))
-        assert (parameter.grad is None) == deeper, name
-        if deeper:
-            parameter.data.fill_(float("nan"))
-    assert_equal(supernet(x, arch).detach(), before)
-    assert torch.isnan(supernet(images(space, space.largest), space.largest)).any()
-
-
 def test_two_subnets_are_alive_at_once(any_supernet):
     space = any_supernet.space
     archs = draw(space, 2, seed=5)
@@ -255,25 +118,6 @@ def test_two_subnets_are_alive_at_once(any_supernet):
             assert_equal(twin(x), expected, arch)
     modules = [id(m) for net in (*subnets, *again) for m in net.modules()]
     assert len(set(modules)) == len(modules)
-
-
-def test_the_gradient_of_two_subnets_is_the_sum_of_theirs(any_supernet):
-    space = any_supernet.space
-    total: dict[str, Tensor] = {}
-    archs = draw(space, 0)
-    for arch in archs:
-        any_supernet.zero_grad(set_to_none=True)
-        any_supernet(images(space, arch), arch).square().sum().backward()
-        for name, grad in gradients(any_supernet).items():
-            if grad is not None:
-                total[name] = total[name] + grad if name in total else grad
-    any_supernet.zero_grad(set_to_none=True)
-    subnets = [any_supernet.subnet(arch) for arch in archs]
-    for arch, subnet in zip(archs, subnets, strict=True):
-        subnet(images(space, arch)).square().sum().backward()
-    for name, grad in gradients(any_supernet).items():
-        assert grad is None or torch.equal(grad, total[name]), name
-    any_supernet.zero_grad(set_to_none=True)
 
 
 def test_sixteen_threads_give_what_one_gives(any_supernet):
@@ -367,90 +211,6 @@ def test_a_copy_of_a_supernet_has_weights_of_its_own(any_space):
     randomise(twin)
     assert not torch.equal(twin(x, arch), before)
     assert_equal(supernet(x, arch).detach(), before)
-
-
-# -- state ---------------------------------------------------------------------------------------------------
-
-
-def test_the_state_survives_a_round_trip(any_supernet):
-    state = {n: t.detach().clone() for n, t in any_supernet.shared_state().items()}
-    other = Supernet(any_supernet.space, copy.deepcopy(any_supernet.scheme).__class__(), seed=9)
-    pointers = [p.data_ptr() for p in other.parameters()]
-    other.load_shared_state(state)
-    assert [p.data_ptr() for p in other.parameters()] == pointers
-    assert list(other.shared_state()) == list(state)
-    assert all(torch.equal(t, state[n]) for n, t in other.shared_state().items())
-    assert len(state) == len(any_supernet.state_dict())
-
-
-def test_a_plain_state_leaves_the_matrices_as_they_are():
-    space = mobilenet_v3.space(image_size=16, channels=1, classes=10)
-    supernet = randomise(Supernet(space, KernelTransform()))
-    matrices = [p.detach().clone() for p in supernet.scheme.parameters()]
-    plain = space.build(space.largest).state_dict()
-    supernet.load_shared_state(plain)
-    assert all(torch.equal(supernet.shared_state()[n], t) for n, t in plain.items())
-    assert all(torch.equal(a, b) for a, b in zip(matrices, supernet.scheme.parameters(), strict=True))
-
-
-def test_a_state_that_does_not_fit_is_refused_and_nothing_changes(any_space):
-    supernet = Supernet(any_space, seed=1)
-    before = {n: t.detach().clone() for n, t in supernet.shared_state().items()}
-    state = {n: t + 1 for n, t in before.items()}
-    name = next(reversed(state))
-    for wrong, message in (
-        ({n: t for n, t in state.items() if n != name}, rf"1 missing \({name}\), 0 unknown"),
-        (state | {"extra.weight": torch.zeros(1)}, r"0 missing \(\), 1 unknown \(extra.weight\)"),
-        (state | {"scheme.other": torch.zeros(1)}, r"1 unknown \(scheme.other\)"),
-        (state | {name: torch.zeros(3, 5)}, rf"{name} is \[3, 5\], not"),
-        ({}, "missing"),
-    ):
-        with pytest.raises(InputError, match=message):
-            supernet.load_shared_state(wrong)
-        assert all(torch.equal(before[n], t) for n, t in supernet.shared_state().items())
-
-
-# -- refusals ------------------------------------------------------------------------------------------------
-
-
-def test_an_arch_of_another_space_is_refused(any_space):
-    supernet = Supernet(any_space)
-    for use in (supernet.subnet, supernet.extract, lambda arch: supernet.touched([arch])):
-        with pytest.raises(SpaceError):
-            use(Arch({"nothing": 1}))
-
-
-def test_options_from_large_to_small_are_refused():
-    choices = [Choice("a", (8, 4)), Choice("b", (4, 8))]
-    space = SearchSpace("odd", choices, lambda arch: nn.Linear(arch["a"], arch["b"]), input_shape=(8,))
-    with pytest.raises(SpaceError, match="order each choice's options from smallest to largest"):
-        Supernet(space)
-
-
-def test_tensors_of_different_ranks_under_one_name_are_refused():
-    space = SearchSpace(
-        "ranks",
-        [Choice("op", ("linear", "conv"))],
-        lambda arch: nn.Linear(4, 4) if arch["op"] == "linear" else nn.Conv1d(4, 4, 1),
-        input_shape=(4, 4),
-    )
-    with pytest.raises(SpaceError, match=r"weight 'weight' of 'ranks' .* different ranks"):
-        Supernet(space)
-
-
-def test_print_says_what_it_is(any_space):
-    text = repr(Supernet(any_space))
-    assert any_space.name in text
-    assert "parameters" in text
-
-
-def test_restricted_spaces_take_the_same_weights(any_space):
-    part = any_space.restrict({any_space.choices[-1].name: any_space.choices[-1].options[-1:]})
-    whole, narrow = Supernet(any_space, Slice(), seed=4).eval(), Supernet(part, Slice(), seed=4).eval()
-    narrow.load_shared_state(whole.shared_state())
-    for arch in draw(part, 1):
-        x = images(any_space, arch)
-        assert_equal(narrow(x, arch).detach(), whole(x, arch).detach())
 
 
 # -- on a GPU ------------------------------------------------------------------------------------------------
