@@ -93,6 +93,7 @@ def deliver_result(result: Result, folder: Path, study: Study, console: Console)
     rows = [_row(result, trial, float(score)) for trial, score in zip(front, test[:-1], strict=True)]
     numbers = (*result.objectives, *result.extras)
     record = read_record(folder)
+    record["settings"]["pick"] = result.plan_settings.pick
     record |= {
         "supernet_sha256": result.supernet_digest,
         "units": {o.name: o.unit for o in numbers},
@@ -132,7 +133,7 @@ def deliver_result(result: Result, folder: Path, study: Study, console: Console)
             console=console,
         )
     write_record(folder, record)
-    explained = _explain(result, folder, rows[chosen])
+    explained = _explain(result, folder, rows[chosen], record["result"]["files"].get("file"))
     atomic_write(folder / "README.txt", explained.encode())
     _put_on_dashboard(study, explained, rows)
     console.say(f"[bold]run[/bold]       {folder}: {', '.join(PLOTS)}, front.csv, run.json, study.db")
@@ -182,10 +183,15 @@ def _facts(result: Result, row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _explain(result: Result, folder: Path, row: Mapping[str, Any]) -> str:
+def _explain(result: Result, folder: Path, row: Mapping[str, Any], file: str | None) -> str:
     """README.txt: what lies in the folder and how it came to be."""
     objectives = "\n".join(f"  {o.name}: {o.direction}, {o.provenance}" for o in result.objectives)
     limits = ", ".join(map(str, result.limits)) or "none"
+    picked = (
+        f"{Path(file).name}\n             the picked network; its properties say how to feed it\n"
+        if file
+        else ""
+    )
     return f"""A search of {result.job.space.name} on {result.job.data.name} for {result.target.title}.
 
 Objectives:
@@ -197,5 +203,4 @@ run.json     settings, data, versions, the front and what was picked; nas search
 study.db     every evaluated network, an Optuna study; nas dashboard {folder}
 front.csv    the networks that no other one beats, with their test accuracy
 front.png    all candidates and the front; front.html the same to point at
-*.onnx       the picked network; its properties say how to feed it
-"""
+{picked}"""

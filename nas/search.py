@@ -127,7 +127,7 @@ def run(settings: SearchSettings, console: Console) -> Mapping[str, Any]:
     try:
         with lock(folder), suitable_threads(made.space, made.job.settings.batch_size):
             clean_temporaries(folder)
-            write_record(folder, {**read_record(folder), "settings": _settings(made)})
+            _keep_settings(folder, made)
             supernet = _supernet(made, console, again)
             objectives, limits = _objectives(made, supernet), _limits(made)
             with _study(made, folder, objectives, limits) as study:
@@ -153,6 +153,13 @@ def _record(made: Plan) -> dict[str, Any]:
 def _settings(made: Plan) -> dict[str, Any]:
     """The settings as a resumed run takes them up."""
     return replace(made.settings, resume=None, dry_run=False, open=False).as_dict()
+
+
+def _keep_settings(folder: Path, made: Plan) -> None:
+    """Enters what was changed when the run was resumed; a new pick only once it has picked something."""
+    record = read_record(folder)
+    record["settings"] = {**_settings(made), "pick": record["settings"]["pick"]}
+    write_record(folder, record)
 
 
 def _unused(made: Plan) -> Iterator[str]:

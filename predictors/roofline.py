@@ -38,7 +38,7 @@ VECTOR_EFFICIENCY = {"dense": 0.5, "grouped": 0.2, "depthwise": 0.1}
 TENSOR_CORE_EFFICIENCY = {"dense": 0.25}
 
 CAVEAT = (
-    "estimated from the spec sheet and not calibrated: expect errors of a factor of 2 or more in "
+    "from the spec sheet, not calibrated: expect errors of a factor of 2 or more in "
     "milliseconds, and trust the ranking more than the numbers"
 )
 

@@ -41,6 +41,7 @@ def test_a_search_leaves_what_its_folder_says(searched) -> None:
     names = {path.name for path in searched.iterdir()}
     assert {"run.json", "study.db", "front.csv", "front.png", "front.html", "README.txt"} < names
     (exported,) = searched.glob("*.onnx")
+    assert exported.name in (searched / "README.txt").read_text()
     assert (searched / "front.png").read_bytes().startswith(b"\x89PNG")
     assert "<html" in (searched / "front.html").read_text()[:1000]
     readme = (searched / "README.txt").read_text()
@@ -279,6 +280,7 @@ def test_a_rule_that_nothing_meets_says_what_was_seen_and_how_to_pick_again(nas,
         "the highest accuracy seen is 0.",
         f"nas search --resume {run} --pick RULE",
     )
+    assert record_of(run) == record_of(searched)
 
 
 def test_a_rule_on_an_unknown_number_is_told_before_the_work(nas, supernet) -> None:
