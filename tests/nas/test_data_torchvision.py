@@ -102,7 +102,7 @@ def test_wrong_names() -> None:
     with pytest.raises(InputError, match="did you mean 'fashionmnist'"):
         load_data("fashion_mnits")
     with pytest.raises(InputError, match="did you mean 'cifar100'"):
-        load_data("cifar-110")
+        load_data("cifar-1000")
 
 
 def test_dashes_in_a_name_do_not_matter(tmp_path: Path) -> None:
