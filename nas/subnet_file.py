@@ -164,14 +164,17 @@ def _shape(entry: tuple[tuple[int, ...], torch.dtype] | None) -> str:
 
 def _parse(content: bytes, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The record and the tensors of a file's bytes, not verified yet."""
-    if content[:2] == b"PK" or content[:1] == b"\x80":
-        raise InputError(f"{name} is a pickle or a zip archive, not a subnet file; pickles are never loaded")
     try:
         tensors = safetensors_torch.load(content)
         size = int.from_bytes(content[:8], "little")
         header = json.loads(content[8 : 8 + size])
         record = json.loads(header["__metadata__"][KEY])
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, RecursionError) as error:
+        # Only now: a safetensors file begins with a number, which may look like the start of a pickle.
+        if content[:2] == b"PK" or content[:1] == b"\x80":
+            raise InputError(
+                f"{name} is a pickle or a zip archive, not a subnet file; pickles are never loaded"
+            ) from None
         reason = str(error).partition("\n")[0][:120] or type(error).__name__
         raise InputError(f"{name} is not a whole subnet file ({reason})") from None
     if not isinstance(record, dict):
