@@ -119,7 +119,8 @@ def _tell_target(made: Plan, console: Console) -> None:
         f"[bold]target[/bold]    {target.name}{alias}: {target.title}, {target.runtime} {target.precision}, "
         f"batch {target.batch}"
     )
-    console.say(f"          latency is {target.caveat or target.provenance.kind}")
+    caveat = f": {target.caveat}" if target.caveat else ""
+    console.say(f"          latency is {target.provenance.kind}{caveat}")
 
 
 def _dry_run(made: Plan, console: Console) -> Mapping[str, Any]:
