@@ -17,6 +17,8 @@ from nas.data.splits import Indices, Splits
 from nas.data.store import FileStore, Store
 from search_spaces.errors import InputError
 
+CALIBRATION_IMAGES = 256  # on which batch-norm statistics are measured, unless more are asked for
+
 
 @dataclass(frozen=True, eq=False)
 class Data:
@@ -93,7 +95,9 @@ class Data:
         """All of the test split, in a fixed order."""
         return self._fixed(self.test, batch_size)
 
-    def calibration_batches(self, n: int = 512, batch_size: int = 128) -> list[tuple[Tensor, Tensor]]:
+    def calibration_batches(
+        self, n: int = CALIBRATION_IMAGES, batch_size: int = 128
+    ) -> list[tuple[Tensor, Tensor]]:
         """About `n` training images, unchanged, in batches of equal size: always the same for a split seed.
 
         Equal sizes because statistics of batches are averaged. A set smaller than `n` gives what it has.
@@ -118,7 +122,8 @@ class Data:
             "calibration": {
                 "of": "train",
                 "seed": self.seed,
-                "first_512": digest(self._calibration_order()[:512])[:16],
+                "images": CALIBRATION_IMAGES,
+                "digest": digest(self._calibration_order()[:CALIBRATION_IMAGES])[:16],
             },
             "in_memory": self.store.in_memory,
             **self.report.describe(),
