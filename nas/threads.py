@@ -18,7 +18,7 @@ SMALL_MACS = 0.5e9
 def suitable_threads(space: SearchSpace, batch: int) -> Iterator[int]:
     """Within it torch uses one thread for a space whose largest network is small, else as many as before."""
     before = torch.get_num_threads()
-    macs = int(space.costs(space.index([space.largest])).macs[0]) * batch
+    macs = sum(layer.macs for layer in space.layers(space.largest)) * batch
     torch.set_num_threads(1 if macs < SMALL_MACS else before)
     try:
         yield torch.get_num_threads()
