@@ -106,8 +106,6 @@ def test_a_mistake_costs_one_line(nas, searched, supernet, arguments, code, said
 
 
 def test_spaces_and_targets_by_the_real_names(nas) -> None:
-    spaces = json.loads(nas("spaces", "--json").out)["spaces"]
-    assert {"mobilenet_v3", "vit"} <= {space["name"] for space in spaces}
     one = json.loads(nas("spaces", "mobilenet_v3", "--space-set", "image_size=8", "--json").out)
     assert one["spaces"][0]["params"][0] < one["spaces"][0]["params"][1]
     targets = {row["name"]: row for row in json.loads(nas("targets", "--json").out)["targets"]}
