@@ -20,11 +20,11 @@ import time
 from pathlib import Path
 
 import pytest
-from command_line import TINY, quietly, record_of, refused
+from command_line import TINY, record_of, refused
 from test_search_command import trials_of
 
-TWO_EPOCHS = (*TINY, "--epochs", "2", "--checkpoint-minutes", "0")
-STEPS = 34
+SAVING = (*TINY, "--checkpoint-minutes", "0")  # after each step
+STEPS = 16
 
 
 def weights(run: Path) -> str:
@@ -59,19 +59,11 @@ def leftovers(run: Path) -> list[str]:
     return [p.name for p in run.iterdir() if p.name.endswith((".tmp", ".pending"))]
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The weights after two epochs that nothing disturbed."""
-    runs = tmp_path_factory.mktemp("undisturbed")
-    result = quietly("train", *TWO_EPOCHS, "--runs", str(runs), "--device", "cpu")
-    return weights(Path(result["run"]))
-
-
-def test_a_training_killed_again_and_again_ends_with_the_same_weights(nas, start, uninterrupted) -> None:
+def test_a_training_killed_again_and_again_ends_with_the_same_weights(nas, start, supernet) -> None:
     draw = random.Random(0)
     run = Path("runs/killed")
-    command = ("train", *TWO_EPOCHS, "--name", "killed")
-    for at in sorted(draw.sample(range(1, STEPS), 4)):
+    command = ("train", *SAVING, "--name", "killed")
+    for at in sorted(draw.sample(range(1, STEPS), 3)):
         process = start(*command)
         process.wait_until(lambda at=at: step(run) >= at)
         time.sleep(draw.uniform(0.0, 0.05))
@@ -80,8 +72,8 @@ def test_a_training_killed_again_and_again_ends_with_the_same_weights(nas, start
         assert not (run / "supernet.safetensors").exists()
         command = ("train", "--resume", run)
     assert nas(*command, "-q").code == 0
-    assert weights(run) == uninterrupted
-    assert record_of(run)["result"]["weights"]["sha256"] == uninterrupted
+    assert weights(run) == weights(supernet)
+    assert record_of(run)["result"]["weights"]["sha256"] == weights(supernet)
     assert leftovers(run) == []
     assert len((run / "log.jsonl").read_text().splitlines()) == 2
 
@@ -90,7 +82,7 @@ def test_a_search_killed_again_and_again_has_the_same_front(nas, start, supernet
     draw = random.Random(1)
     run = Path("runs/killed")
     command = search_of(supernet, "--name", "killed")
-    for at in (0, 3, 10, 17):
+    for at in (0, 5, 15):
         process = start(*command)
         process.wait_until(lambda at=at: recorded(run) >= at and (run / "study.db").exists())
         time.sleep(draw.uniform(0.0, 0.1))
@@ -121,10 +113,10 @@ def test_a_search_killed_while_it_hands_over_still_does(nas, start, supernet, se
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_training_that_is_asked_to_stop_says_how_to_go_on(nas, start, uninterrupted, signum, code) -> None:
+def test_a_training_that_is_asked_to_stop_says_how_to_go_on(nas, start, supernet, signum, code) -> None:
     run = Path("runs/stopped")
     # One checkpoint a year: what is saved is saved because of the signal.
-    process = start("train", *TINY, "--epochs", "2", "--checkpoint-minutes", "525600", "--name", "stopped")
+    process = start("train", *TINY, "--checkpoint-minutes", "525600", "--name", "stopped")
     process.wait_until(lambda: (run / ".lock").exists())
     time.sleep(0.3)
     process.send(signum)
@@ -135,7 +127,7 @@ def test_a_training_that_is_asked_to_stop_says_how_to_go_on(nas, start, uninterr
     refused(ran, code, f"nas: error: {word}: saved at step {step(run)} in {run}\n")
     assert f"next: nas train --resume {run}\n" in ran.out
     assert nas("train", "--resume", run, "-q").code == 0
-    assert weights(run) == uninterrupted
+    assert weights(run) == weights(supernet)
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -159,7 +151,7 @@ def test_a_search_that_is_asked_to_stop_says_how_to_go_on(
 
 
 def test_a_search_that_is_stopped_while_its_supernet_trains_goes_on_with_both(nas, start) -> None:
-    search = ("search", *TWO_EPOCHS, "--target", "jetson", "--evaluations", "4", "--population", "4")
+    search = ("search", *SAVING, "--target", "jetson", "--evaluations", "4", "--population", "4")
     process = start(*search, "--no-export", "--name", "both")
     process.wait_until(lambda: any(step(trained) >= 2 for trained in Path("runs").glob("supernet-*")))
     process.send(signal.SIGINT)
@@ -179,7 +171,7 @@ def test_a_search_that_is_stopped_while_its_supernet_trains_goes_on_with_both(na
 
 def test_one_run_is_for_one_process(nas, start, supernet) -> None:
     run = Path("runs/shared")
-    for first, verb in ((("train", *TWO_EPOCHS), "train"), (search_of(supernet), "search")):
+    for first, verb in ((("train", *SAVING), "train"), (search_of(supernet), "search")):
         folder = Path(f"{run}-{verb}")
         process = start(*first, "--name", folder.name)
         process.wait_until(lambda: step(folder) >= 2 or recorded(folder) >= 2)  # noqa: B023
@@ -190,10 +182,10 @@ def test_one_run_is_for_one_process(nas, start, supernet) -> None:
         process.wait()
 
 
-def test_a_full_disk_in_training_leaves_what_was_saved(nas, start, uninterrupted) -> None:
+def test_a_full_disk_in_training_leaves_what_was_saved(nas, start, supernet) -> None:
     """By a limit on the size of files: the record fits, a checkpoint does not."""
     run = Path("runs/full")
-    process = start("train", *TWO_EPOCHS, "--name", "full")
+    process = start("train", *SAVING, "--name", "full")
     process.wait_until(lambda: step(run) >= 5)
     process.send(signal.SIGINT)
     assert process.wait().code == 130
@@ -204,7 +196,7 @@ def test_a_full_disk_in_training_leaves_what_was_saved(nas, start, uninterrupted
     assert {p.name: p.read_bytes() for p in run.glob("checkpoint*")} == before
     assert leftovers(run) == []
     assert nas("train", "--resume", run, "-q").code == 0
-    assert weights(run) == uninterrupted
+    assert weights(run) == weights(supernet)
 
 
 def test_a_full_disk_in_a_search_leaves_what_was_recorded(nas, start, supernet, searched) -> None:

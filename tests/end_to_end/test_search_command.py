@@ -174,7 +174,7 @@ def test_settings_from_a_file(nas, supernet) -> None:
 def test_a_dry_run_writes_nothing(nas, supernet) -> None:
     ran = nas("search", *TINY, "--target", "jetson", "--dry-run")
     assert (ran.code, ran.err) == (0, "")
-    for said in ("16 steps of 64 images", "nsga2: 300 networks", "latency is estimated"):
+    for said in ("16 steps of 128 images", "nsga2: 300 networks", "latency is estimated"):
         assert said in ran.out, said
     assert json.loads(nas("search", "--supernet", supernet, "--dry-run", "--json").out)["evaluations"] == 300
     assert list(Path().iterdir()) == []

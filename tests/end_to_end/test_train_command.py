@@ -36,7 +36,7 @@ def test_a_training_leaves_a_run_folder_and_says_what_comes_next(nas) -> None:
     assert record["what"] == "train"
     assert record["result"]["validation_accuracy"]["largest"] > 0.2
     assert record["data"]["sizes"] == {"train": 1079, "validation": 359, "test": 359}
-    assert record["recipe"]["phases"][0]["epochs"] == 1
+    assert record["recipe"]["phases"][0]["epochs"] == 2
     assert {"torch", "elastic-nas"} <= record["versions"].keys()
     assert shlex.split(record["command"])[0]
     # The same command again is another run, the same name is not.
@@ -82,7 +82,7 @@ def test_a_finished_training_can_be_resumed_and_changes_nothing(nas, supernet) -
 def test_a_dry_run_writes_nothing_and_says_what_it_would_cost(nas) -> None:
     ran = nas("train", *TINY, "--dry-run", "--name", "x")
     assert (ran.code, ran.err) == (0, "")
-    assert "1 epochs, 16 steps of 64 images on cpu; about" in ran.out
+    assert "2 epochs, 16 steps of 128 images on cpu; about" in ran.out
     plan = json.loads(nas("train", *TINY, "--dry-run", "--json").out)
     assert plan["steps"] == 16
     assert plan["estimated_seconds"] > 0
@@ -93,7 +93,8 @@ def test_a_dry_run_writes_nothing_and_says_what_it_would_cost(nas) -> None:
 def test_a_file_of_settings_is_the_same_as_flags(nas, supernet) -> None:
     settings = """
         image_size: 8
-        epochs: 1
+        epochs: 2
+        batch_size: 128
         space_settings: {depths: [1, 2], kernels: [3], expands: [2, 3], resolutions: [8], width: 0.5}
     """
     Path("tiny.yaml").write_text("\n".join(line.strip() for line in settings.splitlines()))
@@ -104,7 +105,7 @@ def test_a_file_of_settings_is_the_same_as_flags(nas, supernet) -> None:
 
 def test_a_resumed_run_keeps_its_settings(nas, supernet) -> None:
     refused(
-        nas("train", "--resume", supernet, "--epochs", "9"), 2, "--epochs", "the run has 1", "start a new run"
+        nas("train", "--resume", supernet, "--epochs", "9"), 2, "--epochs", "the run has 2", "start a new run"
     )
     refused(nas("train", "--resume", "runs/absent"), 4, "no such run folder: runs/absent")
     refused(nas("search", "--resume", supernet), 2, "is a run of 'nas train'")
