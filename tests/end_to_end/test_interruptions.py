@@ -63,10 +63,10 @@ def test_a_training_killed_again_and_again_ends_with_the_same_weights(nas, start
     draw = random.Random(0)
     run = Path("runs/killed")
     command = ("train", *SAVING, "--name", "killed")
-    for at in sorted(draw.sample(range(1, STEPS), 3)):
+    for at in sorted(draw.sample(range(1, STEPS * 2 // 3), 3)):
         process = start(*command)
         process.wait_until(lambda at=at: step(run) >= at)
-        time.sleep(draw.uniform(0.0, 0.05))
+        time.sleep(draw.uniform(0.0, 0.02))
         process.send(signal.SIGKILL)
         assert process.wait().code == -signal.SIGKILL
         assert not (run / "supernet.safetensors").exists()
@@ -85,7 +85,7 @@ def test_a_search_killed_again_and_again_has_the_same_front(nas, start, supernet
     for at in (0, 5, 15):
         process = start(*command)
         process.wait_until(lambda at=at: recorded(run) >= at and (run / "study.db").exists())
-        time.sleep(draw.uniform(0.0, 0.1))
+        time.sleep(draw.uniform(0.0, 0.03))
         process.send(signal.SIGKILL)
         assert process.wait().code == -signal.SIGKILL
         command = ("search", "--resume", str(run))
@@ -118,7 +118,7 @@ def test_a_training_that_is_asked_to_stop_says_how_to_go_on(nas, start, supernet
     # One checkpoint a year: what is saved is saved because of the signal.
     process = start("train", *TINY, "--checkpoint-minutes", "525600", "--name", "stopped")
     process.wait_until(lambda: (run / ".lock").exists())
-    time.sleep(0.3)
+    time.sleep(0.1)
     process.send(signum)
     begun = time.monotonic()
     ran = process.wait()
@@ -163,7 +163,9 @@ def test_a_search_that_is_stopped_while_its_supernet_trains_goes_on_with_both(na
     # Somebody else goes on with it meanwhile.
     other = start("train", "--resume", trained)
     other.wait_until(lambda: step(trained) >= 6)
+    other.send(signal.SIGSTOP)
     refused(nas("search", "--resume", "runs/both", "-q"), 3, f"{trained} is in use by pid {other.pid}")
+    other.send(signal.SIGCONT)
     assert other.wait().code == 0
     assert nas("search", "--resume", "runs/both", "-q").code == 0
     assert record_of(Path("runs/both"))["result"]["evaluated"] == 4
@@ -175,6 +177,7 @@ def test_one_run_is_for_one_process(nas, start, supernet) -> None:
         folder = Path(f"{run}-{verb}")
         process = start(*first, "--name", folder.name)
         process.wait_until(lambda: step(folder) >= 2 or recorded(folder) >= 2)  # noqa: B023
+        process.send(signal.SIGSTOP)
         ran = nas(verb, "--resume", folder, "-q", "--json")
         refused(ran, 3, f"{folder} is in use by pid {process.pid}")
         assert ran.out == ""
