@@ -122,7 +122,7 @@ def test_a_training_that_is_asked_to_stop_says_how_to_go_on(nas, start, supernet
     process.send(signum)
     begun = time.monotonic()
     ran = process.wait()
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20
     word = "interrupted" if signum == signal.SIGINT else "terminated"
     refused(ran, code, f"nas: error: {word}: saved at step {step(run)} in {run}\n")
     assert f"next: nas train --resume {run}\n" in ran.out
