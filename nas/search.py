@@ -163,7 +163,9 @@ def _search(
     extras = [make.counted(space, n) for n in make.COUNTED if n not in named]
     if made.target.cheap and "latency" not in named:
         extras.append(latency(made))
-    problem = Problem(space, len(objectives), cheap_violation(limits), settings.population, settings.seed)
+    problem = Problem(
+        space, len(objectives), cheap_violation(limits), settings.population, settings.seed, bool(limits)
+    )
     searcher: Searcher = call(
         "searcher", settings.searcher, resolve("searcher", settings.searcher), {"problem": problem}
     )

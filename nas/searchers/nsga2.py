@@ -24,6 +24,7 @@ from nas.searchers.searcher import Problem, Searcher, Seen, extremes
 from search_spaces import Population, SearchSpace
 
 _CROSSOVER_PROBABILITY = 0.9
+_FAILED = 1e30  # every objective of a failed evaluation, where no limit can mark it
 _MATINGS = 20  # tries to fill a generation with archs that were not seen
 
 
@@ -31,7 +32,7 @@ class Nsga2:
     """NSGA-II by ask and tell."""
 
     def __init__(self, problem: Problem) -> None:
-        self._size = problem.population
+        self._size, self._limited = problem.population, problem.limited
         self._seen = Seen(problem.space, problem.violation, np.random.default_rng([problem.seed, 1]))
         first = extremes(problem)
         rest = self._seen.fresh(max(problem.population - len(first), 0), but=first)
@@ -45,7 +46,7 @@ class Nsga2:
         )
         self._algorithm.mating.n_max_iterations = _MATINGS
         self._algorithm.setup(
-            _Frame(len(problem.space.choices), problem.objectives),
+            _Frame(len(problem.space.choices), problem.objectives, problem.limited),
             termination=NoTermination(),
             seed=problem.seed,
             verbose=False,
@@ -67,7 +68,10 @@ class Nsga2:
     ) -> None:
         """Selects the survivors."""
         self._seen.add(population)
-        self._asked.set("F", values, "G", violation[:, None])
+        if self._limited:
+            self._asked.set("F", values, "G", violation[:, None])
+        else:
+            self._asked.set("F", np.where(violation[:, None] > 0, _FAILED, values))
         for individual in self._asked:
             individual.evaluated.update({"F", "G", "H"})
         self._algorithm.evaluator.n_eval += len(self._asked)
@@ -82,8 +86,10 @@ def searcher(problem: Problem) -> Searcher:
 class _Frame(PymooProblem):
     """What pymoo needs to know: numbers of variables, objectives and limits."""
 
-    def __init__(self, choices: int, objectives: int) -> None:
-        super().__init__(n_var=choices, n_obj=objectives, n_ieq_constr=1, xl=-1, xu=np.iinfo(np.int16).max)
+    def __init__(self, choices: int, objectives: int, limited: bool) -> None:
+        super().__init__(
+            n_var=choices, n_obj=objectives, n_ieq_constr=int(limited), xl=-1, xu=np.iinfo(np.int16).max
+        )
 
 
 class _Uniform(Crossover):

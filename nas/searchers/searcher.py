@@ -28,6 +28,7 @@ class Problem:
             without an evaluation; 0 is within them.
         population: archs per generation.
         seed: of everything drawn.
+        limited: whether there is any limit; without one, a violation only ever marks a failed evaluation.
     """
 
     space: SearchSpace
@@ -35,6 +36,7 @@ class Problem:
     violation: Violation
     population: int
     seed: int
+    limited: bool = True
 
 
 class Searcher(Protocol):

@@ -54,7 +54,9 @@ def ours(space: SearchSpace) -> None:
         Objective("large", "", "maximize", True, made, large),
         Objective("uneven", "", "minimize", True, made, uneven),
     ]
-    problem = Problem(space, 2, lambda population: np.zeros(len(population)), POPULATION, seed=0)
+    problem = Problem(
+        space, 2, lambda population: np.zeros(len(population)), POPULATION, seed=0, limited=False
+    )
     outcome = search(space, nsga2.searcher(problem), objectives, [], EVALUATIONS)
     assert len(outcome.population) == EVALUATIONS
 
