@@ -7,21 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from nas.console import Console
 from nas.data import Data
 from nas.export import export_onnx, onnx_metadata
-from nas.run_record import read_record, saved_settings, supernet_of
+from nas.run_record import read_record, supernet_of
 from nas.runs import versions
-from nas.settings import ExportSettings, TrainSettings
-from nas.study import Study
+from nas.settings import ExportSettings
+from nas.study import read_study
 from nas.subnet_file import save_subnet
-from nas.train import calibration, check_data, load_supernet, open_data
+from nas.train import calibration, check_data, load_supernet, open_data, settings_of
 from predictors import targets
 from predictors.target import Target
-from search_spaces import Arch, InputError
+from search_spaces import Arch, InputError, SearchSpace
 from supernets import Supernet
 from supernets.evaluate import recalibrate, resize_to
 
@@ -47,14 +46,12 @@ def run(settings: ExportSettings, console: Console) -> Mapping[str, Any]:
         )
     else:
         supernet_folder, target = folder, None
-    train_settings = TrainSettings(
-        **{k: given.value for k, given in saved_settings(supernet_folder, "train").items()}
-    )
+    train_settings = settings_of(supernet_folder)
     data = open_data(train_settings)
     check_data(supernet_folder, data)
     supernet = load_supernet(supernet_folder, train_settings, data)
     arch, facts = find_arch(settings.arch, folder, record, supernet)
-    stem = settings.output or folder / f"{supernet.space.name.rpartition(':')[2]}-{arch.digest}"
+    stem = settings.output or stem_of(folder, supernet.space, arch)
     files = deliver(
         supernet,
         data,
@@ -69,6 +66,11 @@ def run(settings: ExportSettings, console: Console) -> Mapping[str, Any]:
         exact_path=settings.output is not None,
     )
     return {"arch": dict(arch), "digest": arch.digest, **files}
+
+
+def stem_of(folder: Path, space: SearchSpace, arch: Arch) -> Path:
+    """Where a network of a run is kept, without the ending that says its format."""
+    return folder / f"{space.name.rpartition(':')[2]}-{arch.digest}"
 
 
 def _check_output(path: Path) -> None:
@@ -105,8 +107,7 @@ def find_arch(
         row = front[wanted]
         numbers = {k: v for k, v in row.items() if k not in ("id", "arch")}
         return space.arch(row["arch"]), {"numbers": numbers, "provenance": record.get("provenance", {})}
-    storage = record["settings"]["storage"]
-    study = Study.read(storage or folder / "study.db", folder.name if storage else None)
+    study = read_study(folder, record)
     trials = {str(trial.number): trial for trial in study.trials}
     if wanted not in trials:
         raise InputError(
@@ -140,8 +141,8 @@ def deliver(
     """
     shape = supernet.space.input_shape(arch)
     module = ready(supernet, arch, data)
-    samples = torch.cat([x for x, _ in data.test_batches(SAMPLES)][:1])
-    samples = resize_to(samples, shape)[:SAMPLES]
+    samples, _ = next(iter(data.test_batches(SAMPLES)))
+    samples = resize_to(samples, shape)
     facts = {
         **facts,
         "classes": list(data.classes),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nas.console import Console
-from nas.deliver import deliver
+from nas.deliver import deliver, stem_of
 from nas.front import minimised, nondominated
 from nas.objectives import Limit, Objective
 from nas.pick import Pick, choose
@@ -126,7 +126,7 @@ def deliver_result(result: Result, folder: Path, study: Study, console: Console)
             result.supernet,
             data,
             front[chosen].arch,
-            folder / f"{result.job.space.name.rpartition(':')[2]}-{front[chosen].arch.digest}",
+            stem_of(folder, result.job.space, front[chosen].arch),
             kind=result.plan_settings.format,
             target=result.target,
             facts=_facts(result, rows[chosen]),

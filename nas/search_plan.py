@@ -9,11 +9,10 @@ from nas import objectives as make
 from nas.objectives import Limit, Objective
 from nas.pick import Pick, parse_pick
 from nas.resolve import resolve
-from nas.run_record import saved_settings
 from nas.runs import file_name
-from nas.settings import SearchSettings, TrainSettings
+from nas.settings import SearchSettings
 from nas.study_storage import locate
-from nas.train import Job, calibration, check_data, is_trained, prepare
+from nas.train import Job, calibration, check_data, is_trained, prepare, settings_of
 from predictors import targets
 from predictors.target import Target
 from search_spaces import InputError, SearchSpace, did_you_mean
@@ -58,7 +57,7 @@ def plan(settings: SearchSettings, supernet_folder: Path | None = None) -> Plan:
         folder = supernet_folder or Path(settings.runs) / automatic
     else:
         folder = supernet_folder or Path(named)
-        trained = TrainSettings(**{k: given.value for k, given in saved_settings(folder, "train").items()})
+        trained = settings_of(folder)
         data_dir = settings.data_dir or trained.data_dir
         job = prepare(replace(trained, data_dir=data_dir, device=settings.device))
         if not is_trained(folder):

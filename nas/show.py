@@ -11,7 +11,7 @@ from nas.console import Console
 from nas.report import front_figure, front_table, plot
 from nas.run_record import NAME, read_record
 from nas.settings import ShowSettings
-from nas.study import Study
+from nas.study import read_study
 from search_spaces import InputError
 
 
@@ -60,8 +60,7 @@ def _show_search(
         console.warn(f"this search is not finished; nas search --resume {folder}")
     if not record.get("study"):
         return {**record, "front": [], "evaluated": 0}
-    storage = record["settings"]["storage"]
-    study = Study.read(storage or folder / "study.db", folder.name if storage else None)
+    study = read_study(folder, record)
     if settings.csv:
         console.result(study.frame().to_csv(index=False))
     else:

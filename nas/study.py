@@ -382,6 +382,12 @@ def load_study(storage: Storage, name: str | None = None) -> Study:
     return Study.read(storage, name)
 
 
+def read_study(folder: Path, record: Mapping[str, Any]) -> Study:
+    """The study of the run in `folder`, to read: in the database that its record names, or beside it."""
+    storage = record["settings"]["storage"]
+    return Study.read(storage or folder / "study.db", folder.name if storage else None)
+
+
 def _told(metrics: Sequence[MetricSpec]) -> str:
     return ", ".join(f"{m.direction} {m.label}" for m in metrics)
 

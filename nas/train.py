@@ -16,7 +16,7 @@ from nas.config import options
 from nas.console import Console, quantity
 from nas.data import Data, load_data
 from nas.resolve import call, resolve
-from nas.run_record import read_record
+from nas.run_record import read_record, saved_settings
 from nas.runs import environment, file_name, new_run, write_record
 from nas.settings import TrainSettings
 from nas.threads import suitable_threads
@@ -77,6 +77,16 @@ def prepare(settings: TrainSettings) -> Job:
     if not isinstance(recipe, Recipe):
         raise InputError(f"recipe {settings.recipe!r} made a {type(recipe).__name__}, not a Recipe")
     return Job(settings, data, space, recipe, pick_device(settings.device))
+
+
+def settings_of(folder: Path) -> TrainSettings:
+    """The settings of the training in `folder`.
+
+    Raises:
+        ConfigError: a run of another command, or a damaged record.
+        FileNotFoundError: there is no such run.
+    """
+    return TrainSettings(**{k: given.value for k, given in saved_settings(folder, "train").items()})
 
 
 def open_data(settings: TrainSettings) -> Data:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from predictors import machine
 from predictors.measure import Measurement, Timing, measure_modules
-from predictors.target import Population, Provenance
+from predictors.target import Population, Provenance, basics
 from search_spaces.arch import Arch
 from search_spaces.errors import InputError
 from search_spaces.space import SearchSpace
@@ -119,17 +119,7 @@ class HostTarget:
     def describe(self) -> dict[str, Any]:
         """The target, how it measures and how that went so far, for run.json."""
         return {
-            "name": self.name,
-            "title": self.title,
-            "alias": self.alias,
-            "runtime": self.runtime,
-            "precision": self.precision,
-            "batch": self.batch,
-            "unit": self.unit,
-            "cheap": self.cheap,
-            "opset": self.opset,
-            "provenance": self.provenance.to_dict(),
-            "caveat": self.caveat,
+            **basics(self),
             "threads": self.threads or torch.get_num_threads(),
             "cores": list(machine.affinity()),
             "timing": vars(self.timing),

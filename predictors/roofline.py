@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from predictors.devices import Device
 from predictors.fusion import Kernel, kernels
-from predictors.target import PRECISION_BYTES, Population, Provenance
+from predictors.target import PRECISION_BYTES, Population, Provenance, basics
 from search_spaces.errors import InputError
 from search_spaces.space import SearchSpace
 from search_spaces.table import AdditiveTable
@@ -163,17 +163,7 @@ class RooflineTarget:
     def describe(self) -> dict[str, Any]:
         """The target and the figures behind its numbers, for run.json."""
         return {
-            "name": self.name,
-            "title": self.title,
-            "alias": self.alias,
-            "runtime": self.runtime,
-            "precision": self.precision,
-            "batch": self.batch,
-            "unit": self.unit,
-            "cheap": self.cheap,
-            "opset": self.opset,
-            "provenance": self.provenance.to_dict(),
-            "caveat": self.caveat,
+            **basics(self),
             "device": asdict(self.device),
             "efficiency": {
                 "memory": MEMORY_EFFICIENCY,

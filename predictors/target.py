@@ -90,4 +90,21 @@ class Target(Protocol):
         """Milliseconds of one forward pass of a whole batch. population [n, choices] -> [n]."""
 
     def describe(self) -> dict[str, Any]:
-        """All of the above and the figures behind it, JSON-able."""
+        """`basics` and more: all of the above and the figures behind it, JSON-able."""
+
+
+def basics(target: Target) -> dict[str, Any]:
+    """What every target says of itself, JSON-able: the beginning of `Target.describe`."""
+    return {
+        "name": target.name,
+        "title": target.title,
+        "alias": target.alias,
+        "runtime": target.runtime,
+        "precision": target.precision,
+        "batch": target.batch,
+        "unit": target.unit,
+        "cheap": target.cheap,
+        "opset": target.opset,
+        "provenance": target.provenance.to_dict(),
+        "caveat": target.caveat,
+    }
