@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,36 +11,13 @@ import optuna
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from recorded import METRICS, filled, one_line, spawn
 
 from nas.study import MetricSpec, Study, load_study
 from nas.study_storage import locate
 from search_spaces.arch import Arch
 from search_spaces.errors import InputError
 from supernets.files import Busy
-
-METRICS = (MetricSpec("top1", "%", "maximize"), MetricSpec("latency", "ms", "minimize"))
-ROOT = Path(__file__).parents[2]
-
-
-def spawn(*args: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-
-
-def filled(folder: Path, n: int = 3) -> Study:
-    study = Study.create(folder / "study.db", "s", METRICS, ("latency",), {"space": "vit"})
-    for i in range(n):
-        study.record(Arch({"depth": i}), {"top1": 70.0 + i, "latency": 5.0 + i}, {"latency": i - 1.5})
-    return study
-
-
-def one_line(error: BaseException) -> str:
-    text = str(error)
-    assert text
-    assert "\n" not in text
-    return text
 
 
 def test_what_is_recorded_is_read_back_equal(tmp_path: Path) -> None:

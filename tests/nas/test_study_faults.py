@@ -7,22 +7,18 @@ import os
 import resource
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import optuna
 import pytest
 import sqlalchemy
+from recorded import METRICS, filled, one_line, spawn
 
-from nas.study import MetricSpec, Study, load_study
+from nas.study import Study, load_study
 from search_spaces.arch import Arch
 from search_spaces.errors import InputError
 from supernets.files import Busy
-
-METRICS = (MetricSpec("top1", "%", "maximize"), MetricSpec("latency", "ms", "minimize"))
-ROOT = Path(__file__).parents[2]
 
 WRITER = """
 import random, sys
@@ -40,27 +36,6 @@ with Study.open(path, metrics=metrics) as study:
         study.record(arch, {"top1": 70.0, "latency": 5.0}, {"latency": -1.0}, summary, {"macs": 7})
         print(arch.digest, flush=True)
 """
-
-
-def spawn(*args: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-
-
-def filled(folder: Path, n: int = 3) -> Study:
-    study = Study.create(folder / "study.db", "s", METRICS, ("latency",), {"space": "vit"})
-    for i in range(n):
-        study.record(Arch({"depth": i}), {"top1": 70.0 + i, "latency": 5.0 + i}, {"latency": i - 1.5})
-    return study
-
-
-def one_line(error: BaseException) -> str:
-    text = str(error)
-    assert text
-    assert "\n" not in text
-    return text
 
 
 def test_second_owner_is_refused_by_name_and_pid(tmp_path: Path) -> None:
