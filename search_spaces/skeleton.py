@@ -38,7 +38,8 @@ class Skeleton(Generic[M]):
         """A module of the same structure."""
         if not self._parts:
             return copy.deepcopy(self._module)
-        tensors = [_twin(tensor) for tensor in self._tensors]
+        with torch._C.DisableTorchFunction():  # the mode of the meta device looks at every call
+            tensors = [_twin(tensor) for tensor in self._tensors]
         modules: list[Any] = [part.kind.__new__(part.kind) for part in self._parts]
         for module, part in zip(modules, self._parts):
             state = module.__dict__

@@ -147,7 +147,7 @@ class SearchSpace:
     def skeleton(self, arch: Arch) -> nn.Module:
         """`build(arch)` on the meta device: structure without values."""
         with torch.device("meta"):
-            return self.build(arch).requires_grad_(False)
+            return self.build(arch)
 
     def example(self, arch: Arch, batch: int = 1, device: str | torch.device = "cpu") -> Tensor:
         """Zeros of the shape of a batch of inputs, [batch, C, H, W]."""

@@ -4,9 +4,13 @@
 
 Writes memory.csv beside this file. MobileNetV3 at 96 pixels, batch 32, on one core: steps of a sandwich of
 four (the largest, the smallest, two random ones) through the supernet, beside steps of the largest as an
-ordinary network, each in a process of its own. Memory is the peak of the resident set less that after the
-imports, with glibc's allocator as it comes, and with one that maps every block of 256 KiB or more on its own:
-the first keeps gaps between blocks of changing sizes, the second shows what the tensors themselves take.
+ordinary network, each in a process of its own.
+
+"tensors" is the peak of the bytes that torch holds, by its profiler: what `torch.cuda.max_memory_allocated`
+is on a GPU. "resident" is the peak of the resident set less that after the imports: with glibc's allocator as
+it comes, which keeps gaps between blocks of changing sizes and so takes more the more the sizes change, and
+with one that maps each block of 256 KiB or more on its own (MALLOC_MMAP_THRESHOLD_ in the environment), which
+keeps none and is slower.
 """
 
 from __future__ import annotations
@@ -16,30 +20,30 @@ import resource
 import subprocess
 import sys
 
+import numpy as np
+import torch
 from record import figure, save
+from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
+
+from search_spaces import mobilenet_v3
+from supernets import Supernet
+from supernets.losses import soft_targets
+from supernets.policies.sandwich import Sandwich
+from supernets.step import backward, step_rng
 
 BATCH = 32
 STEPS = 4
-ALLOCATORS: dict[str, dict[str, str]] = {
-    "allocator as it comes": {},
-    "blocks mapped": {"MALLOC_MMAP_THRESHOLD_": str(2**18)},
+MEASURES: dict[str, dict[str, str]] = {
+    "tensors": {},
+    "resident, blocks mapped": {"MALLOC_MMAP_THRESHOLD_": str(2**18)},
+    "resident, allocator as it comes": {},
 }
+BARS = {"tensors": 1.15, "resident, blocks mapped": 1.15}
 
 
-def train(kind: str) -> int:
-    """Bytes that training took in this process: `kind` is "supernet" or "largest"."""
-    import torch
-    from torch.nn import functional as F
-
-    from search_spaces import mobilenet_v3
-    from supernets import Supernet
-    from supernets.losses import soft_targets
-    from supernets.policies.sandwich import Sandwich
-    from supernets.step import backward, step_rng
-
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    before = _peak()
+def train(kind: str) -> None:
+    """Makes a network, "supernet" or "largest", and trains it for a few steps."""
     space = mobilenet_v3.space(image_size=96)
     model = Supernet(space) if kind == "supernet" else space.build(space.largest)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
@@ -52,6 +56,23 @@ def train(kind: str) -> int:
         else:
             F.cross_entropy(model(x), y).backward()
         optimizer.step()
+
+
+def tensors(kind: str) -> int:
+    """The most bytes of tensors that are alive at once while `kind` is made and trained."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        train(kind)
+    assert seen.profiler is not None
+    assert seen.profiler.kineto_results is not None
+    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    changes = np.array([e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())])
+    return int(changes.cumsum().max())
+
+
+def resident(kind: str) -> int:
+    """By how many bytes the peak of the resident set grows while `kind` is made and trained."""
+    before = _peak()
+    train(kind)
     return _peak() - before
 
 
@@ -61,29 +82,30 @@ def _peak() -> int:
     return most if sys.platform == "darwin" else 1024 * most
 
 
-def measured(kind: str, allocator: dict[str, str]) -> float:
+def measured(measure: str, kind: str) -> float:
     """MiB that training took in a process of its own."""
-    command = [sys.executable, __file__, kind]
-    answer = subprocess.run(
-        command, capture_output=True, text=True, check=True, env={**os.environ, **allocator}
-    )
+    command = [sys.executable, __file__, measure, kind]
+    environment = {**os.environ, **MEASURES[measure]}
+    answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return int(answer.stdout) / 2**20
 
 
 def main() -> None:
     rows = []
-    for name, allocator in ALLOCATORS.items():
-        largest, supernet = measured("largest", allocator), measured("supernet", allocator)
+    for measure in MEASURES:
+        largest, supernet = measured(measure, "largest"), measured(measure, "supernet")
         rows += [
-            figure(f"{name}: training the largest, batch {BATCH}", largest, "MiB"),
-            figure(f"{name}: training the supernet, batch {BATCH}", supernet, "MiB"),
-            figure(f"{name}: supernet over largest", supernet / largest, bar=1.15),
+            figure(f"{measure}: training the largest, batch {BATCH}", largest, "MiB"),
+            figure(f"{measure}: training the supernet, batch {BATCH}", supernet, "MiB"),
+            figure(f"{measure}: supernet over largest", supernet / largest, bar=BARS.get(measure)),
         ]
     save(__file__, rows, ("torch", "timm"))
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        print(train(sys.argv[1]))
+        torch.set_num_threads(1)
+        torch.manual_seed(0)
+        print(tensors(sys.argv[2]) if sys.argv[1] == "tensors" else resident(sys.argv[2]))
     else:
         main()
