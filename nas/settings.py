@@ -83,13 +83,20 @@ class TrainSettings(Settings):
         metavar="KEY=VALUE",
         flag="--space-set",
     )
-    scheme: str = setting(
-        "slice",
-        "how subnets share the weights",
+    scheme: str | None = setting(
+        None,
+        "how subnets share the weights; as the recipe needs it if left out",
         group=MODEL,
         metavar="NAME",
         names=partial(names, "scheme"),
         own=True,
+    )
+    scheme_settings: Mapping[str, Any] = setting(
+        {},
+        "keyword of the scheme, such as stages=[2,4,2]; may be repeated",
+        group=MODEL,
+        metavar="KEY=VALUE",
+        flag="--scheme-set",
     )
     recipe: str = setting(
         "sandwich",

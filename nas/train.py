@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -26,6 +26,7 @@ from supernets.checkpoint import load_tensors, sidecar
 from supernets.evaluate import evaluate
 from supernets.precision import Precision
 from supernets.recipe import Recipe
+from supernets.schemes import Scheme
 from supernets.trainer import LOG, Progress, train
 
 WEIGHTS = "supernet.safetensors"
@@ -76,6 +77,8 @@ def prepare(settings: TrainSettings) -> Job:
     recipe = call("recipe", settings.recipe, resolve("recipe", settings.recipe), given)
     if not isinstance(recipe, Recipe):
         raise InputError(f"recipe {settings.recipe!r} made a {type(recipe).__name__}, not a Recipe")
+    settings = replace(settings, scheme=settings.scheme or recipe.scheme)  # so that run.json records it
+    make_scheme(settings)
     return Job(settings, data, space, recipe, pick_device(settings.device))
 
 
@@ -140,7 +143,20 @@ def make_space(name: str, given: Mapping[str, Any], data: Data) -> SearchSpace:
 
 def make_supernet(space: SearchSpace, settings: TrainSettings) -> Supernet:
     """A fresh supernet of the space, sharing as the settings say."""
-    return Supernet(space, resolve("scheme", settings.scheme)(), seed=settings.seed)
+    return Supernet(space, make_scheme(settings), seed=settings.seed)
+
+
+def make_scheme(settings: TrainSettings) -> Scheme:
+    """The sharing scheme that the settings name.
+
+    Raises:
+        InputError: an unknown scheme, or a keyword or value that it does not take.
+    """
+    name = settings.scheme or Recipe.scheme
+    scheme = call("scheme", name, resolve("scheme", name), settings.scheme_settings)
+    if not isinstance(scheme, Scheme):
+        raise InputError(f"scheme {name!r} made a {type(scheme).__name__}, not a Scheme")
+    return scheme
 
 
 def pick_device(name: str) -> str:
@@ -188,6 +204,9 @@ def tell(job: Job, console: Console) -> None:
         f"[bold]space[/bold]     {job.space.name}: {quantity(float(job.space.size))} networks, "
         f"{_span(job.space, 'params')} parameters, {_span(job.space, 'macs')} MACs"
     )
+    scheme, meant = job.settings.scheme, job.recipe.scheme
+    if scheme != meant:
+        console.say(f"[bold]scheme[/bold]    {scheme}, where recipe {job.recipe.name} has {meant}")
 
 
 def _span(space: SearchSpace, cost: Literal["params", "macs"]) -> str:

@@ -79,10 +79,15 @@ _LIMITS: tuple[tuple[str, float, float], ...] = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """Phases that are run one after the other."""
+    """Phases that are run one after the other, and the sharing scheme that they are meant for.
+
+    scheme: a file of supernets/schemes, or `package.module:attribute` of one's own. It is a recommendation to
+    whoever makes the supernet; another one makes an ablation, which trains as well.
+    """
 
     name: str
     phases: tuple[Phase, ...]
+    scheme: str = "slice"
 
     def __post_init__(self) -> None:
         if not self.phases:
@@ -95,4 +100,5 @@ class Recipe:
 
     def describe(self) -> dict[str, Any]:
         """The recipe as JSON-able data, for a run's record."""
-        return {"name": self.name, "phases": [phase.describe() for phase in self.phases]}
+        phases = [phase.describe() for phase in self.phases]
+        return {"name": self.name, "scheme": self.scheme, "phases": phases}

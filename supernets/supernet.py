@@ -110,7 +110,7 @@ class Supernet(nn.Module):
         for arch in archs:
             for slot in self._build(arch)[1].slots:
                 if slot.is_parameter:
-                    self.scheme.touch(slot.name, slot.shape, view)
+                    self.scheme.touch(slot.name, slot.shape, view, arch)
         return {name: mask for name, mask in masks.items() if mask is None or bool(mask.any())}
 
     def shared_state(self) -> dict[str, Tensor]:

@@ -55,11 +55,11 @@ class KernelTransform(Scheme):
             weight = F.linear(crop.reshape(*shape[:2], small * small), matrix).view(crop.shape)
         return weight
 
-    def touch(self, name: str, shape: Shape, masks: MutableMapping[str, Tensor | None]) -> None:
+    def touch(self, name: str, shape: Shape, masks: MutableMapping[str, Tensor | None], arch: Arch) -> None:
         sizes = self._sizes.get(name)
         steps = self._steps(sizes, shape[-1]) if sizes else []
         first = steps[0][0] if steps else shape[-1]  # the crop that reads the shared kernel
-        self.inner.touch(name, (*shape[:2], first, first) if sizes else shape, masks)
+        self.inner.touch(name, (*shape[:2], first, first) if sizes else shape, masks, arch)
         for (small, large), (after, _) in pairwise([*steps, (shape[-1], 0)]):
             matrix = f"scheme.matrices.{name}.{large}to{small}"
             mask = masks[matrix]

@@ -39,8 +39,8 @@ class Scheme(nn.Module):
         """
         return shared[name]
 
-    def touch(self, name: str, shape: Shape, masks: MutableMapping[str, Tensor | None]) -> None:
-        """Marks the entries of the shared tensors that `take(name, shape, ...)` reads.
+    def touch(self, name: str, shape: Shape, masks: MutableMapping[str, Tensor | None], arch: Arch) -> None:
+        """Marks the entries of the shared tensors that `take(name, shape, ..., arch)` reads.
 
         `masks` has a boolean tensor per shared tensor and per own parameter ("scheme." + its name), all False
         at first; an entry becomes True, or the whole mask None when every entry is read.

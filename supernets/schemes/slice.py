@@ -49,7 +49,7 @@ class Slice(Scheme):
             )
         return self._rules[name](whole, shape)
 
-    def touch(self, name: str, shape: Shape, masks: MutableMapping[str, Tensor | None]) -> None:
+    def touch(self, name: str, shape: Shape, masks: MutableMapping[str, Tensor | None], arch: Arch) -> None:
         mask = masks[name]
         if mask is None:
             return

@@ -43,6 +43,24 @@ def test_a_training_leaves_a_run_folder_and_says_what_comes_next(nas) -> None:
     refused(nas("train", *TINY, "--name", "one"), 2, "runs/one exists", "nas train --resume runs/one")
 
 
+def test_the_scheme_is_the_recipe_s_and_another_one_is_said(nas) -> None:
+    Path("kernels_recipe.py").write_text(
+        "from dataclasses import replace\n"
+        "from supernets.recipes import uniform\n"
+        "def recipe(epochs=1, lr=1e-3):\n"
+        "    return replace(uniform.recipe(epochs=epochs, lr=lr), scheme='kernel_transform')\n"
+    )
+    recipe = ("--recipe", "kernels_recipe:recipe", "--epochs", "1")
+    ran = nas("train", *TINY, *recipe, "--name", "own")
+    assert ran.code == 0, ran.err
+    assert record_of(Path("runs/own"))["settings"]["scheme"] == "kernel_transform"
+    ran = nas("train", *TINY, *recipe, "--scheme", "slice", "--name", "other")
+    assert ran.code == 0, ran.err
+    assert "slice, where recipe uniform has kernel_transform" in ran.out
+    record = record_of(Path("runs/other"))
+    assert (record["settings"]["scheme"], record["recipe"]["scheme"]) == ("slice", "kernel_transform")
+
+
 def test_json_holds_the_numbers_and_nothing_else_is_on_stdout(nas) -> None:
     ran = nas("train", *TINY, "--json")
     result = json.loads(ran.out)
@@ -140,6 +158,7 @@ def test_a_space_and_a_recipe_of_ones_own(nas) -> None:
         (("--space", "no_such_module:space"), "no module 'no_such_module'"),
         (("--recipe", "sandwhich"), "did you mean 'sandwich'?"),
         (("--scheme", "slices"), "did you mean 'slice'?"),
+        (("--scheme-set", "inner=slice"), "scheme 'slice' has no setting 'inner'"),
         (("--data", "digit"), "did you mean 'digits'?"),
         (("--data", "fashion_mnits"), "did you mean 'fashionmnist'?"),
         (("--device", "gpu"), "device 'gpu' is not auto, cpu, cuda or cuda:N"),

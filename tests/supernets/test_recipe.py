@@ -17,6 +17,7 @@ def freeze(supernet) -> None:
 def test_a_recipe_describes_itself_as_json() -> None:
     phase = Phase(name="p", epochs=2, policy=Uniform(2), open={"*.depth": (3, 4)}, at_entry=(freeze,))
     text = json.dumps(Recipe("r", (phase, phase)).describe(), allow_nan=False)
+    assert json.loads(text)["scheme"] == "slice"
     described = json.loads(text)["phases"][1]
     assert described["policy"] == {"name": "uniform", "n": 2, "teacher": False}
     assert described["open"] == {"*.depth": [3, 4]}
