@@ -219,7 +219,7 @@ def _span(space: SearchSpace, cost: Literal["params", "macs"]) -> str:
 
 def dry_run(job: Job, console: Console) -> Mapping[str, Any]:
     """The plan of a training and what it will cost, from one timed step."""
-    steps = job.batches().steps * job.recipe.epochs
+    steps = job.recipe.steps(job.batches().steps)
     with suitable_threads(job.space, job.settings.batch_size):
         seconds = _time_step(job) * steps
     console.say(
@@ -240,7 +240,8 @@ def _time_step(job: Job) -> float:
     import numpy as np
 
     supernet = job.supernet().to(job.device)
-    plan = job.recipe.phases[-1].policy.plan(job.space, np.random.default_rng(0))
+    phase = job.recipe.phases[-1]
+    plan = phase.policy.plan(job.space, np.random.default_rng(0))
     batch = min(job.settings.batch_size, len(job.data.train))
     for _ in range(2):
         start = time.perf_counter()
@@ -248,7 +249,7 @@ def _time_step(job: Job) -> float:
             supernet(job.space.example(arch, batch, job.device), arch).sum().backward()
         if job.device != "cpu":
             torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return (time.perf_counter() - start) * (1 if plan.spread else phase.accumulate)
 
 
 def train_in(job: Job, folder: Path, console: Console, resume_command: str) -> Mapping[str, Any]:
@@ -280,7 +281,7 @@ def train_in(job: Job, folder: Path, console: Console, resume_command: str) -> M
     )
     start = time.monotonic()
     try:
-        with console.progress("training", job.batches().steps * job.recipe.epochs, "steps") as bar:
+        with console.progress("training", job.recipe.steps(job.batches().steps), "steps") as bar:
 
             def report(progress: Progress) -> None:
                 bar.update(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -97,6 +98,10 @@ class Recipe:
     def epochs(self) -> int:
         """Epochs of all phases together."""
         return sum(phase.epochs for phase in self.phases)
+
+    def steps(self, batches: int) -> int:
+        """Optimiser steps of all phases together, with so many batches per epoch."""
+        return sum(math.ceil(batches / phase.accumulate) * phase.epochs for phase in self.phases)
 
     def describe(self) -> dict[str, Any]:
         """The recipe as JSON-able data, for a run's record."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,17 +92,20 @@ def backward(
         module = supernet.subnet(member.arch)
         module = module.train() if member.regularise else only_batch_statistics(module)
         with torch.autocast(x.device.type, dtype=dtype, enabled=dtype is not None):
-            logits = module(resize_to(x, supernet.space.input_shape(member.arch)))
+            inputs = resize_to(x, supernet.space.input_shape(member.arch))
+            exits: Any = module.exits if member.exits else None
+            outputs: Sequence[Tensor] = exits(inputs, member.exits) if exits else (module(inputs),)
         if member.loss == "teacher" and outside is None:
             assert teacher is not None, "train() checks that there is one"
             with torch.no_grad():
                 outside = teacher(x)
-        loss = _loss(member, logits, targets, first, outside) * (member.weight * share)
+        summed = reduce(add, (_loss(member, logits, targets, first, outside) for logits in outputs))
+        loss = summed * (member.weight * share / len(outputs))
         (loss if scale is None else scale(loss)).backward()
         losses.append(loss.detach())
         if first is None:
-            first = logits.detach()
-        del module, logits, loss
+            first = outputs[-1].detach()
+        del module, exits, outputs, summed, loss
     assert first is not None
     return torch.stack(losses), first
 
@@ -127,7 +133,7 @@ def train_step(
     step: int,
     updates: int,
 ) -> Outcome:
-    """One optimiser step over `batches`, each weighing `share`.
+    """One optimiser step over `batches`, each weighing `share`; if the plan is spread, member i on batch i.
 
     `step` counts from the start of the training and seeds all that is random; `updates` from that of the
     phase. A step whose losses or gradient are not finite is skipped and leaves no trace: batch-norm buffers,
@@ -140,7 +146,7 @@ def train_step(
     images, correct = 0, 0
     learner.optimizer.zero_grad(set_to_none=True)
     with _torch_seed(seed, step, device):
-        for x, y in batches:
+        for number, (x, y) in enumerate(batches):
             x, y = x.to(device, non_blocking=True), y.to(device, non_blocking=True)
             if learner.channels_last:
                 x = channels_last(x)
@@ -149,7 +155,7 @@ def train_step(
                 x, targets = mixup(x, targets, phase.mixup, blend)
             losses, logits = backward(
                 supernet,
-                plan,
+                plan.on(number),
                 x,
                 targets,
                 share=share,
@@ -157,7 +163,10 @@ def train_step(
                 teacher=learner.teacher,
                 scale=learner.scaler.scale if learner.scaler else None,
             )
-            total = losses if total is None else total + losses
+            if total is None:
+                total = losses / share if plan.spread else losses
+            else:
+                total = torch.cat((total, losses / share)) if plan.spread else total + losses
             images += len(y)
             correct += int((logits.argmax(dim=1) == targets.argmax(dim=1)).sum())
     assert total is not None, "an epoch ended before its steps"

@@ -178,8 +178,9 @@ def _run_phase(run: _Run, learner: Learner, span: _Span, position: Position) -> 
             updates = position.global_step - span.first_step
             lr = learner.set_rate(updates)
             plan = learner.policy.plan(learner.space, step_rng(run.seed, position.global_step))
-            _check_teacher(plan, learner)
+            _check_plan(plan, learner)
             count = min(phase.accumulate, run.data.steps - position.step * phase.accumulate)
+            plan = plan.over(count)
             outcome = train_step(
                 learner,
                 plan,
@@ -299,6 +300,11 @@ def _spans(recipe: Recipe, batches: int) -> list[_Span]:
     return spans
 
 
-def _check_teacher(plan: StepPlan, learner: Learner) -> None:
+def _check_plan(plan: StepPlan, learner: Learner) -> None:
+    if plan.spread and len(plan.members) != learner.phase.accumulate:
+        raise InputError(
+            f"policy {learner.policy.name!r} gives {len(plan.members)} archs a batch each, but phase "
+            f"{learner.phase.name!r} accumulates {learner.phase.accumulate}; make the two equal"
+        )
     if learner.teacher is None and any(member.loss == "teacher" for member in plan.members):
         raise InputError(f"policy {learner.policy.name!r} asks for a teacher; give train() one")
