@@ -262,28 +262,35 @@ class SearchSpace:
         macs, params, activation, weight = np.rint(self._costs(population)).astype(np.int64).T
         return Costs(macs, params, activation, weight)
 
-    def restrict(self, keep: Mapping[str, Sequence[Option]]) -> SearchSpace:
+    def restrict(self, keep: Mapping[str, Sequence[Option] | int]) -> SearchSpace:
         """The part of this space in which the choices that match a pattern keep only some options.
 
-        `space.restrict({"*.depth": (4,)})`; its archs are archs of this space.
+        `space.restrict({"*.depth": (4,)})`; its archs are archs of this space. A number n stands for the n
+        largest options of each choice, all of them where it has fewer: `{"*": 1, "*.depth": 2}` leaves the
+        two largest depths open. Where several patterns match a choice, the last one decides.
 
         Raises:
-            SpaceError: a pattern that matches no choice, or one that leaves a choice without options.
+            SpaceError: options for a pattern that matches no choice (a number may match none, so that it
+                serves any space), or a choice left without options.
         """
         choices = list(self.choices)
+        decided: dict[int, Sequence[Option] | int] = {}
         for pattern, allowed in keep.items():
             matched = [j for j, c in enumerate(choices) if fnmatchcase(c.name, pattern)]
-            if not matched:
+            if not matched and not isinstance(allowed, int):
                 raise SpaceError(
                     f"no choice of {self.name!r} matches {pattern!r}{did_you_mean(pattern, self._column)}"
                 )
-            for j in matched:
-                options = [option for option in choices[j].options if option in allowed]
-                if not options:
-                    raise SpaceError(
-                        f"{choices[j].name} would keep no option: {tuple(allowed)} of {choices[j].options}"
-                    )
-                choices[j] = Choice(choices[j].name, options, choices[j].when)
+            decided |= dict.fromkeys(matched, allowed)
+        for j, allowed in decided.items():
+            name, options = choices[j].name, choices[j].options
+            if isinstance(allowed, int):
+                kept, said = options[-allowed:] if allowed > 0 else (), f"the {allowed} largest"
+            else:
+                kept, said = tuple(o for o in options if o in allowed), str(tuple(allowed))
+            if not kept:
+                raise SpaceError(f"{name} would keep no option: {said} of {options}")
+            choices[j] = Choice(name, kept, choices[j].when)
         return SearchSpace(
             self.name,
             choices,

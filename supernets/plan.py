@@ -11,15 +11,16 @@ import numpy as np
 from search_spaces.arch import Arch
 from search_spaces.space import SearchSpace
 
-Loss: TypeAlias = Literal["labels", "inplace", "teacher"]
+Loss: TypeAlias = Literal["labels", "inplace", "teacher", "distill"]
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
     """One arch of a step.
 
-    loss: "labels" is cross-entropy; "inplace" is soft cross-entropy to the logits of the plan's first member;
-    "teacher" is cross-entropy plus soft cross-entropy to the teacher that `train` was given.
+    loss: "labels" is cross-entropy; "inplace" is the soft loss to the logits of the plan's first member;
+    "teacher" is cross-entropy plus `Phase.kd_ratio` times the soft loss to the phase's teacher; "distill" is
+    the soft loss to that teacher alone. The soft loss is the phase's divergence.
     weight multiplies the loss. regularise: dropout and drop-path are active in this member's pass.
     exits: where given, the loss is the mean over the logits that `module.exits(x, exits)` gives, one per
     number of blocks, in one pass.
@@ -50,6 +51,11 @@ class StepPlan:
             raise ValueError("the first member of a step plan is the in-place teacher of the others")
         if self.spread and any(member.loss == "inplace" for member in self.members):
             raise ValueError("members on batches of their own have no in-place teacher")
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a member learns from the phase's teacher."""
+        return any(member.loss in ("teacher", "distill") for member in self.members)
 
     @property
     def archs(self) -> tuple[Arch, ...]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from search_spaces.arch import Option
 from search_spaces.errors import InputError, did_you_mean
+from supernets.losses import Divergence
 from supernets.plan import SamplingPolicy
 from supernets.supernet import Supernet
 
@@ -23,7 +24,8 @@ class Phase:
     name: str
     epochs: int
     policy: SamplingPolicy
-    open: Mapping[str, tuple[Option, ...]] = field(default_factory=dict)  # as in `SearchSpace.restrict`
+    # As in `SearchSpace.restrict`: options, or how many of the largest.
+    open: Mapping[str, tuple[Option, ...] | int] = field(default_factory=dict)
     optimizer: str = "sgd"  # a name that timm knows; "sgd" is Nesterov's
     lr: float = 0.1  # for the SUM of the members' gradients; cosine to 0
     weight_decay: float = 1e-4  # not on biases and other vectors
@@ -37,6 +39,13 @@ class Phase:
     # What happens to entries of a tensor that no arch of the step used: "dense" as published, momentum and
     # decay still move them; "masked", they keep their value and their optimiser state.
     untouched: Literal["dense", "masked"] = "dense"
+    # Who teaches the losses "teacher" and "distill". "largest": the largest subnet as it was at this phase's
+    # entry, before `at_entry`, frozen; phases in a row that all say so keep the teacher of the first.
+    # "given": what `train` was given.
+    teacher: Literal["none", "largest", "given"] = "none"
+    kd_ratio: float = 1.0  # weight of the soft loss beside that of the labels in the loss "teacher"
+    divergence: Divergence = "kl"  # of every soft loss
+    frozen: tuple[str, ...] = ()  # patterns of `Supernet.shared_state` names that do not move in this phase
     at_entry: tuple[Callable[[Supernet], None], ...] = ()  # deterministic changes of the weights
 
     def __post_init__(self) -> None:
@@ -51,15 +60,16 @@ class Phase:
                 f"warmup_epochs = {self.warmup_epochs:g} in phase {self.name!r} leaves none of its "
                 f"{self.epochs} epochs; make it less"
             )
-        if self.untouched not in ("dense", "masked"):
-            known = ("dense", "masked")
-            raise InputError(f"unknown untouched {self.untouched!r}{did_you_mean(self.untouched, known)}")
+        for name, known in _WORDS.items():
+            word = getattr(self, name)
+            if word not in known:
+                raise InputError(f"unknown {name} {word!r}{did_you_mean(str(word), known)}")
 
     def describe(self) -> dict[str, Any]:
         """The phase as JSON-able data."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
         plain["policy"] = {"name": self.policy.name, **self.policy.settings}
-        plain["open"] = {pattern: list(options) for pattern, options in self.open.items()}
+        plain["open"] = {p: o if isinstance(o, int) else list(o) for p, o in self.open.items()}
         plain["at_entry"] = [f"{f.__module__}:{getattr(f, '__qualname__', f)}" for f in self.at_entry]
         return plain
 
@@ -75,7 +85,13 @@ _LIMITS: tuple[tuple[str, float, float], ...] = (
     ("ema_decay", 0, 1),
     ("clip_norm", 0, 1e9),
     ("accumulate", 1, 1e6),
+    ("kd_ratio", 0, 1e6),
 )
+_WORDS = {
+    "untouched": ("dense", "masked"),
+    "teacher": ("none", "largest", "given"),
+    "divergence": get_args(Divergence),
+}
 
 
 @dataclass(frozen=True)

@@ -12,20 +12,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from search_spaces.space import SearchSpace
 from supernets.ema import Ema
 from supernets.evaluate import channels_last, resize_to
-from supernets.losses import distillation, soft_cross_entropy, soft_targets
+from supernets.losses import Divergence, distillation, soft_cross_entropy, soft_targets
 from supernets.masked import untouched_kept
 from supernets.mixup import mixup
 from supernets.modes import only_batch_statistics
 from supernets.plan import Member, SamplingPolicy, StepPlan
 from supernets.recipe import Phase
 from supernets.supernet import Supernet
-
-Teacher = Callable[[Tensor], Tensor]
+from supernets.teacher import Teacher
 
 # What a draw is for, as the last word of its seed: numpy pads seeds with zeros, so no tag may be 0.
 _PLAN, _DROPOUT, _MIXUP = 1, 2, 3
@@ -51,6 +50,7 @@ class Learner:
     scaler: torch.amp.GradScaler | None
     channels_last: bool
     teacher: Teacher | None
+    frozen: tuple[nn.Parameter, ...] = ()  # those that the phase does not move
 
     @property
     def device(self) -> torch.device:
@@ -77,17 +77,24 @@ def backward(
     share: float = 1.0,
     dtype: torch.dtype | None = None,
     teacher: Teacher | None = None,
+    kd_ratio: float = 1.0,
+    divergence: Divergence = "kl",
     scale: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Adds the gradient of `share` times each member's weighted loss to the shared weights.
 
-    x [B, C, H, W] is resized to each member; targets [B, K] are probabilities. Each member's graph is gone
-    before the next one runs, so the memory is that of the largest alone. Returns the losses [members], times
+    x [B, C, H, W] is resized to each member, and given to the teacher as it is, once; targets [B, K] are
+    probabilities. Each member's graph is gone before the next one runs, so the memory is that of the largest
+    alone. Returns the losses [members], times
     `share`, and the first member's logits [B, K], both detached.
     """
     first: Tensor | None = None
     outside: Tensor | None = None
     losses = []
+    if plan.needs_teacher:
+        assert teacher is not None, "train() checks that there is one"
+        with torch.no_grad(), torch.autocast(x.device.type, dtype=dtype, enabled=dtype is not None):
+            outside = teacher(x)
     for member in plan.members:
         module = supernet.subnet(member.arch)
         module = module.train() if member.regularise else only_batch_statistics(module)
@@ -95,32 +102,33 @@ def backward(
             inputs = resize_to(x, supernet.space.input_shape(member.arch))
             exits: Any = module.exits if member.exits else None
             outputs: Sequence[Tensor] = exits(inputs, member.exits) if exits else (module(inputs),)
-        if member.loss == "teacher" and outside is None:
-            assert teacher is not None, "train() checks that there is one"
-            with torch.no_grad():
-                outside = teacher(x)
-        summed = reduce(add, (_loss(member, logits, targets, first, outside) for logits in outputs))
+        source = first if member.loss == "inplace" else outside
+        each = (_loss(member, logits, targets, source, kd_ratio, divergence) for logits in outputs)
+        summed = reduce(add, each)
         loss = summed * (member.weight * share / len(outputs))
         (loss if scale is None else scale(loss)).backward()
         losses.append(loss.detach())
         if first is None:
             first = outputs[-1].detach()
-        del module, exits, outputs, summed, loss
+        del module, exits, outputs, each, summed, loss
     assert first is not None
     return torch.stack(losses), first
 
 
 def _loss(
-    member: Member, logits: Tensor, targets: Tensor, first: Tensor | None, outside: Tensor | None
+    member: Member,
+    logits: Tensor,
+    targets: Tensor,
+    source: Tensor | None,
+    kd_ratio: float,
+    divergence: Divergence,
 ) -> Tensor:
-    if member.loss == "inplace":
-        assert first is not None
-        return distillation(logits, first)
-    loss = soft_cross_entropy(logits, targets)
-    if member.loss == "teacher":
-        assert outside is not None
-        loss = loss + distillation(logits, outside)
-    return loss
+    """The member's loss, where `source` are the logits that it learns from."""
+    if member.loss == "labels":
+        return soft_cross_entropy(logits, targets)
+    assert source is not None
+    soft = distillation(logits, source, divergence)
+    return soft_cross_entropy(logits, targets) + kd_ratio * soft if member.loss == "teacher" else soft
 
 
 def train_step(
@@ -161,6 +169,8 @@ def train_step(
                 share=share,
                 dtype=learner.dtype,
                 teacher=learner.teacher,
+                kd_ratio=phase.kd_ratio,
+                divergence=phase.divergence,
                 scale=learner.scaler.scale if learner.scaler else None,
             )
             if total is None:
@@ -168,8 +178,10 @@ def train_step(
             else:
                 total = torch.cat((total, losses / share)) if plan.spread else total + losses
             images += len(y)
-            correct += int((logits.argmax(dim=1) == targets.argmax(dim=1)).sum())
+            correct += int((logits.argmax(dim=-1) == targets.argmax(dim=-1)).sum())
     assert total is not None, "an epoch ended before its steps"
+    for parameter in learner.frozen:
+        parameter.grad = None  # then neither momentum nor decay moves it
     values = [float(v) for v in total.tolist()]
     finite = _finite_gradient(learner) and all(math.isfinite(v) for v in values)
     if finite:

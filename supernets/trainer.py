@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,9 @@ from supernets.precision import Precision, autocast_dtype
 from supernets.progress import Clock, EpochSums, Progress, append_line, truncate_log
 from supernets.recipe import Phase, Recipe
 from supernets.resume import WEIGHTS, Position, load_training, save_training
-from supernets.step import Learner, Outcome, Teacher, step_rng, train_step
+from supernets.step import Learner, Outcome, step_rng, train_step
 from supernets.supernet import Supernet
+from supernets.teacher import Teacher, freeze_largest, load_frozen
 
 __all__ = ["Batches", "Interrupted", "Progress", "TrainingDiverged", "train"]
 
@@ -51,6 +53,8 @@ class _Span:
     end: int
     steps: int  # optimiser steps per epoch
     first_step: int
+    number: int  # from 1
+    teacher_of: int  # the phase at whose entry this one's teacher is frozen
 
 
 @dataclass
@@ -93,8 +97,9 @@ def train(
 ) -> None:
     """Trains `supernet` in place by `recipe`, and leaves its weights in `folder`.
 
-    Files: checkpoint.safetensors (+ .json, and the one before it), log.jsonl with one line per epoch, and at
-    the end supernet.safetensors (+ .json): the averaged weights where the last phase keeps an average. The
+    Files: checkpoint.safetensors (+ .json, and the one before it), log.jsonl with one line per epoch,
+    teacher-N.safetensors (+ .json) where phase N freezes its largest subnet as a teacher, and at the end
+    supernet.safetensors (+ .json): the averaged weights where the last phase keeps an average. The
     supernet then holds the same. A training that was stopped or killed goes on from its last checkpoint, bit
     for bit as if nothing had happened (same machine, device and thread count); one that is complete returns.
 
@@ -105,7 +110,7 @@ def train(
         report: called after each step.
         channels_last: lay images out with channels innermost, where they have two spatial dimensions.
         max_bad_steps: skipped steps in a row before giving up.
-        teacher: images [B, C, H, W] -> logits [B, K], for members with the loss "teacher".
+        teacher: images [B, C, H, W] at the data's size -> logits [B, K], for phases whose teacher is "given".
 
     Raises:
         InputError: settings that do not fit, or a checkpoint that is damaged or of another training.
@@ -116,6 +121,8 @@ def train(
         OSError: `folder` cannot be written or the disk is full; older checkpoints are intact.
     """
     folder, device = Path(folder), torch.device(device)
+    if teacher is None and (asking := [p.name for p in recipe.phases if p.teacher == "given"]):
+        raise InputError(f"phase {asking[0]!r} of recipe {recipe.name!r} needs a teacher; give one")
     dtype = autocast_dtype(precision, device)
     spans = _spans(recipe, data.steps)
     settings: dict[str, Any] = {
@@ -157,9 +164,12 @@ def train(
                 continue
             inside = position.global_step > span.first_step
             if not inside:
+                if span.phase.teacher == "largest" and span.teacher_of == span.number:
+                    freeze_largest(_teacher_file(folder, span), supernet, data.epoch(span.begin))
                 for change in span.phase.at_entry:
                     change(supernet)
-            learner = _learner(supernet, span, dtype, channels_last, teacher)
+            of_phase = _teacher(supernet, span, folder, teacher)
+            learner = _learner(supernet, span, dtype, channels_last, of_phase)
             if inside:
                 assert saved is not None
                 saved.restore_learner(learner)
@@ -262,6 +272,17 @@ def _progress(
     )
 
 
+def _teacher_file(folder: Path, span: _Span) -> Path:
+    return folder / f"teacher-{span.teacher_of}.safetensors"
+
+
+def _teacher(supernet: Supernet, span: _Span, folder: Path, given: Teacher | None) -> Teacher | None:
+    """Who teaches in the phase; a frozen one always comes from its file, so that a resume has the same."""
+    if span.phase.teacher == "largest":
+        return load_frozen(_teacher_file(folder, span), supernet)
+    return given if span.phase.teacher == "given" else None
+
+
 def _learner(
     supernet: Supernet,
     span: _Span,
@@ -284,6 +305,16 @@ def _learner(
         scaler=torch.amp.GradScaler("cuda") if dtype is torch.float16 else None,
         channels_last=channels_last,
         teacher=teacher,
+        frozen=_frozen(supernet, phase),
+    )
+
+
+def _frozen(supernet: Supernet, phase: Phase) -> tuple[torch.nn.Parameter, ...]:
+    """The parameters whose names match the phase's patterns."""
+    return tuple(
+        tensor
+        for name, tensor in supernet.shared_state().items()
+        if isinstance(tensor, torch.nn.Parameter) and any(fnmatchcase(name, p) for p in phase.frozen)
     )
 
 
@@ -293,9 +324,12 @@ def _spans(recipe: Recipe, batches: int) -> list[_Span]:
         raise InputError("there is no batch of training images; use a smaller batch size or more images")
     spans: list[_Span] = []
     epoch = step = 0
-    for phase in recipe.phases:
+    for number, phase in enumerate(recipe.phases, start=1):
         steps = math.ceil(batches / phase.accumulate)
-        spans.append(_Span(phase, epoch, epoch + phase.epochs, steps, step))
+        before = spans[-1] if spans else None
+        kept = before is not None and before.phase.teacher == phase.teacher == "largest"
+        teacher_of = before.teacher_of if before is not None and kept else number
+        spans.append(_Span(phase, epoch, epoch + phase.epochs, steps, step, number, teacher_of))
         epoch, step = epoch + phase.epochs, step + steps * phase.epochs
     return spans
 
@@ -306,5 +340,8 @@ def _check_plan(plan: StepPlan, learner: Learner) -> None:
             f"policy {learner.policy.name!r} gives {len(plan.members)} archs a batch each, but phase "
             f"{learner.phase.name!r} accumulates {learner.phase.accumulate}; make the two equal"
         )
-    if learner.teacher is None and any(member.loss == "teacher" for member in plan.members):
-        raise InputError(f"policy {learner.policy.name!r} asks for a teacher; give train() one")
+    if learner.teacher is None and plan.needs_teacher:
+        raise InputError(
+            f"policy {learner.policy.name!r} asks for a teacher, which phase {learner.phase.name!r} does not "
+            'have; set Phase.teacher to "largest" or "given"'
+        )

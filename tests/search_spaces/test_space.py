@@ -253,6 +253,30 @@ def test_restrict_refuses_a_pattern_without_a_match():
     assert space.restrict({"*.depth": (4,)}).smallest["stage2.depth"] == 4
 
 
+def test_a_number_keeps_that_many_of_the_largest_options():
+    space = mobilenet_v3.space(image_size=32)
+    part = space.restrict({"*": 1, "resolution": 99, "*.depth": 2, "*.no_such_choice": 1})
+    options = {c.name: c.options for c in part.choices}
+    assert options["resolution"] == (16, 20, 24, 28, 32)
+    assert {options[n] for n in options if n.endswith(".depth")} == {(3, 4)}
+    assert {options[n] for n in options if n.endswith(".kernel")} == {(7,)}
+    assert part.largest == space.largest
+    assert part.size == 5 * 2**3
+    with pytest.raises(SpaceError, match="resolution would keep no option: the 0 largest"):
+        space.restrict({"*": 0})
+
+
+def test_the_last_pattern_that_matches_decides():
+    space = mobilenet_v3.space(image_size=32)
+    for keep in (
+        {"*.depth": (1, 2), "stage1.*": 2},
+        {"stage1.*": 2, "stage1.depth": 2, "stage[23].depth": 9},
+    ):
+        options = {c.name: c.options for c in space.restrict(keep).choices}
+        assert options["stage1.depth"] == (3, 4)
+    assert options["stage2.depth"] == (1, 2, 3, 4)
+
+
 def test_resolution_sets_the_input():
     space = mobilenet_v3.space(image_size=32, channels=2, classes=7)
     assert space.channels == 2

@@ -19,7 +19,7 @@ def test_a_recipe_describes_itself_as_json() -> None:
     text = json.dumps(Recipe("r", (phase, phase)).describe(), allow_nan=False)
     assert json.loads(text)["scheme"] == "slice"
     described = json.loads(text)["phases"][1]
-    assert described["policy"] == {"name": "uniform", "n": 2, "teacher": False}
+    assert described["policy"] == {"name": "uniform", "n": 2, "loss": "labels", "one_resolution": False}
     assert described["open"] == {"*.depth": [3, 4]}
     assert described["at_entry"] == [f"{__name__}:freeze"]
     assert described["lr"] == phase.lr
@@ -46,6 +46,9 @@ def test_the_recipes_that_come_with_the_package_hold_together(module, epochs: in
         {"accumulate": 0},
         {"warmup_epochs": 2},
         {"untouched": "mask"},
+        {"teacher": "larger"},
+        {"divergence": "beta"},
+        {"kd_ratio": -1.0},
         {"clip_norm": float("inf")},
     ],
 )

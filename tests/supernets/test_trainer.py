@@ -267,8 +267,9 @@ def test_settings_that_do_not_fit_are_refused_before_work(
 
 def test_a_missing_teacher_and_missing_images_are_said(space, make_images, make_recipe, tmp_path) -> None:
     with pytest.raises(InputError, match="asks for a teacher"):
-        train(
-            Supernet(space), make_recipe(1, policy=Uniform(1, teacher=True)), make_images(), folder=tmp_path
-        )
+        train(Supernet(space), make_recipe(1, policy=Uniform(1, "teacher")), make_images(), folder=tmp_path)
+    with pytest.raises(InputError, match="phase 'only' of recipe 'tiny' needs a teacher"):
+        train(Supernet(space), make_recipe(1, teacher="given"), make_images(), folder=tmp_path / "given")
+    assert not (tmp_path / "given").exists()
     with pytest.raises(InputError, match="no batch of training images"):
         train(Supernet(space), make_recipe(1), make_images(steps=0), folder=tmp_path)
