@@ -40,7 +40,8 @@ class SearchSpace:
         name: what users call it; `"mobilenet_v3"` or `"my_package.my_module:space"`.
         choices: the decisions; a conditional one comes after those it depends on.
         build: arch -> plain `nn.Module`, with no elastic layers and nothing hidden.
-        input_shape: (C, H, W) of one input; a choice named "resolution" replaces H and W.
+        input_shape: (C, H, W) of one input; a choice named "resolution" replaces H and W. (T,) for tokens.
+        input_dtype: of the input; int64 for tokens, which are below the number of classes.
         rules: how fused tensors share their entries, by pattern of the tensor's dotted name (`*` matches
             anything). A tensor without a rule shares its leading entries, a convolution its kernel's centre.
         settings: the JSON-able keyword arguments that made the space, so that a run can make it again.
@@ -65,6 +66,7 @@ class SearchSpace:
         build: Callable[[Arch], nn.Module],
         *,
         input_shape: Sequence[int],
+        input_dtype: torch.dtype = torch.float32,
         rules: Mapping[str, Rule] | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
@@ -74,6 +76,7 @@ class SearchSpace:
         self.rules = dict(rules or {})
         self.settings = dict(settings or {})
         self._input_shape = tuple(input_shape)
+        self.input_dtype = input_dtype
         self._column = {choice.name: j for j, choice in enumerate(self.choices)}
         if len(self._column) != len(self.choices):
             names = [choice.name for choice in self.choices]
@@ -123,25 +126,25 @@ class SearchSpace:
         return self.arch({choice.name: choice.options[0] for choice in self.choices})
 
     def input_shape(self, arch: Arch) -> tuple[int, ...]:
-        """(C, H, W) of one input of this arch."""
+        """(C, H, W) of one input of this arch, (T,) where inputs are tokens."""
         if RESOLUTION in arch:
             side = arch.integer(RESOLUTION)
             return (self._input_shape[0], side, side)
         return self._input_shape
 
     @property
-    def channels(self) -> int:
-        """Channels of the input."""
-        return self._input_shape[0]
+    def channels(self) -> int | None:
+        """Channels of the input; None where it is no image."""
+        return self._input_shape[0] if len(self._input_shape) == 3 else None
 
     @cached_property
-    def image_size(self) -> int:
-        """Height of the largest input."""
-        return self.input_shape(self.largest)[-1]
+    def image_size(self) -> int | None:
+        """Height of the largest input; None where it is no image."""
+        return self.input_shape(self.largest)[-1] if len(self._input_shape) == 3 else None
 
     @cached_property
     def classes(self) -> int:
-        """Width of the network's output."""
+        """Width of the network's output: classes of images, vocabulary of tokens."""
         return next(layer.output[-1] for layer in reversed(self.layers(self.smallest)) if layer.output)
 
     def skeleton(self, arch: Arch) -> nn.Module:
@@ -150,8 +153,8 @@ class SearchSpace:
             return self.build(arch)
 
     def example(self, arch: Arch, batch: int = 1, device: str | torch.device = "cpu") -> Tensor:
-        """Zeros of the shape of a batch of inputs, [batch, C, H, W]."""
-        return torch.zeros(batch, *self.input_shape(arch), device=device)
+        """Zeros of the shape and type of a batch of inputs, [batch, C, H, W] or [batch, T]."""
+        return torch.zeros(batch, *self.input_shape(arch), dtype=self.input_dtype, device=device)
 
     def _trace(self, arch: Arch) -> tuple[Layer, ...]:
         """What the network of `arch` computes, layer by layer, at batch 1 (remembered)."""
@@ -173,6 +176,7 @@ class SearchSpace:
                 self.settings,
                 [[c.name, c.options, dict(c.when)] for c in self.choices],
                 self._input_shape,
+                self.input_dtype,
             ],
             sort_keys=True,
             default=str,
@@ -296,6 +300,7 @@ class SearchSpace:
             choices,
             self.build,
             input_shape=self._input_shape,
+            input_dtype=self.input_dtype,
             rules=self.rules,
             settings=self.settings,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +44,13 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+def small_space(name: str) -> SearchSpace:
+    """The space of that name for images of 16 pixels, or for 12 tokens; 10 classes."""
+    make = resolve("space", name)
+    sizes = {"image_size": 16, "channels": 1, "context": 12, "classes": 10}
+    return make(**{k: v for k, v in sizes.items() if k in inspect.signature(make).parameters})
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """A generator with a fixed seed."""
@@ -51,8 +59,8 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture(scope="session", params=names("space"))
 def any_space(request: pytest.FixtureRequest) -> SearchSpace:
-    """Every space that there is a file for, in turn, for small images. Shared: nobody changes it."""
-    return resolve("space", request.param)(image_size=16, channels=1, classes=10)
+    """Every space that there is a file for, in turn, for small inputs. Shared: nobody changes it."""
+    return small_space(request.param)
 
 
 @pytest.fixture(scope="session")

@@ -299,7 +299,7 @@ def test_same_seed_gives_the_same_population_in_another_process():
 import hashlib, numpy as np
 from nas.resolve import names, resolve
 for name in names("space"):
-    space = resolve("space", name)(image_size=16, channels=1, classes=10)
+    space = resolve("space", name)(classes=10)
     rng = np.random.default_rng(5)
     a, b = space.sample(30, rng), space.sample(30, rng)
     c = space.mutate(space.crossover(a, b, rng), rng)

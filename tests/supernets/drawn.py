@@ -1,4 +1,4 @@
-"""Archs, images and weights for the tests of supernets, and how to compare what they give."""
+"""Archs, inputs and weights for the tests of supernets, and how to compare what they give."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ def draw(space: SearchSpace, n: int, seed: int = 0) -> list[Arch]:
 
 def images(space: SearchSpace, arch: Arch, batch: int = 2, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(batch, *space.input_shape(arch), generator=generator)
+    shape = (batch, *space.input_shape(arch))
+    if not space.input_dtype.is_floating_point:
+        return torch.randint(space.classes, shape, generator=generator)
+    return torch.randn(shape, generator=generator)
 
 
 def assert_equal(a: Tensor, b: Tensor, what: object = "") -> None:
