@@ -164,7 +164,13 @@ def _search(
     if made.target.cheap and "latency" not in named:
         extras.append(latency(made))
     problem = Problem(
-        space, len(objectives), cheap_violation(limits), settings.population, settings.seed, bool(limits)
+        space,
+        len(objectives),
+        cheap_violation(limits),
+        settings.population,
+        settings.seed,
+        bool(limits),
+        made.job.recipe.listed(space),
     )
     searcher: Searcher = call(
         "searcher", settings.searcher, resolve("searcher", settings.searcher), {"problem": problem}

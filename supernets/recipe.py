@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from search_spaces.arch import Option
+from search_spaces.arch import Arch, Option
 from search_spaces.errors import InputError, did_you_mean
+from search_spaces.space import SearchSpace
 from supernets.losses import Divergence
 from supernets.plan import SamplingPolicy
 from supernets.supernet import Supernet
@@ -118,6 +119,11 @@ class Recipe:
     def steps(self, batches: int) -> int:
         """Optimiser steps of all phases together, with so many batches per epoch."""
         return sum(math.ceil(batches / phase.accumulate) * phase.epochs for phase in self.phases)
+
+    def listed(self, space: SearchSpace) -> tuple[Arch, ...]:
+        """All archs that the last phase can draw, smallest first, where they are a list; else none."""
+        last = self.phases[-1]
+        return last.policy.listed(space.restrict(last.open) if last.open else space)
 
     def describe(self) -> dict[str, Any]:
         """The recipe as JSON-able data, for a run's record."""

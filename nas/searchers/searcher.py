@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from search_spaces import Population, SearchSpace
+from search_spaces import Arch, Population, SearchSpace
 
 Violation: TypeAlias = Callable[[Population], NDArray[np.float64]]
 
@@ -29,6 +29,7 @@ class Problem:
         population: archs per generation.
         seed: of everything drawn.
         limited: whether there is any limit; without one, a violation only ever marks a failed evaluation.
+        listed: the archs that the supernet's training drew from, where they were a list.
     """
 
     space: SearchSpace
@@ -37,6 +38,7 @@ class Problem:
     population: int
     seed: int
     limited: bool = True
+    listed: tuple[Arch, ...] = ()
 
 
 class Searcher(Protocol):
