@@ -10,17 +10,21 @@ count (the published code interleaves rows); learned absolute positions instead 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, TypeAlias, cast, get_args
 
 import torch
-from timm.layers import Attention, LayerNorm, Mlp, PatchEmbed, trunc_normal_
+from timm.layers import Attention, DropPath, LayerNorm, Mlp, PatchEmbed, trunc_normal_
 from torch import Tensor, nn
 
 from search_spaces.arch import Arch
 from search_spaces.choice import Choice
-from search_spaces.errors import SpaceError
+from search_spaces.errors import SpaceError, did_you_mean
 from search_spaces.rules import heads as fused_heads
 from search_spaces.skeleton import remembered
 from search_spaces.space import SearchSpace
+
+Pool: TypeAlias = Literal["token", "mean"]
+EPS = 1e-6  # of every layer norm, so that a network does not depend on how its layers came about
 
 
 def space(
@@ -34,6 +38,8 @@ def space(
     heads: Sequence[int] = (3, 4),
     head_dim: int | None = None,
     mlp_ratios: Sequence[float] | None = None,
+    pool: str = "token",
+    drop_path: float | Sequence[float] = 0.0,
 ) -> SearchSpace:
     """Vision transformers for `classes` classes and images of `channels` x `image_size` x `image_size`.
 
@@ -42,9 +48,12 @@ def space(
         depths, embed_dims: of the whole network; defaults 12-14 and 192-240, below 96 pixels 3-6 and 64-128.
         heads, mlp_ratios: of each block.
         head_dim: width of one head at every count; default 64, and 32 below 96 pixels.
+        pool: what the head sees: the class "token", or the "mean" of all patches, without a token.
+        drop_path: rate at which a training skips a block's branches: of the last block, growing linearly from
+            0 at the first, or a list with the rate of each block by its index, whatever the depth.
 
     Raises:
-        SpaceError: an image that patches do not tile.
+        SpaceError: an image that patches do not tile, an unknown pool, or rates of drop path that do not fit.
     """
     small = image_size < 96
     patch = patch or (_small_patch(image_size) if small else 16)
@@ -57,6 +66,9 @@ def space(
             f"vit needs an image size that patches of {patch} tile and depths of at least 1, "
             f"not image_size {image_size} and depths {depths}"
         )
+    if pool not in get_args(Pool):
+        raise SpaceError(f"unknown pool {pool!r}{did_you_mean(pool, get_args(Pool))}")
+    rates = _drop_rates(drop_path, max(depths))
     choices = [Choice("depth", depths), Choice("embed_dim", embed_dims)]
     for b in range(1, max(depths) + 1):
         deep_enough = {"depth": [d for d in depths if d >= b]} if b > min(depths) else None
@@ -64,7 +76,16 @@ def space(
         choices.append(Choice(f"block{b}.mlp_ratio", mlp_ratios, when=deep_enough))
 
     def build(arch: Arch) -> nn.Module:
-        return VisionTransformer(arch, image_size, patch, channels, classes, head_dim)
+        return VisionTransformer(
+            arch,
+            image_size,
+            patch,
+            channels,
+            classes,
+            head_dim,
+            cast(Pool, pool),
+            rates[arch.integer("depth")],
+        )
 
     return SearchSpace(
         "vit",
@@ -82,6 +103,8 @@ def space(
             "heads": list(heads),
             "head_dim": head_dim,
             "mlp_ratios": list(mlp_ratios),
+            "pool": pool,
+            "drop_path": drop_path if isinstance(drop_path, int | float) else list(drop_path),
         },
     )
 
@@ -93,48 +116,83 @@ def _small_patch(image_size: int) -> int:
     )
 
 
+def _drop_rates(drop_path: float | Sequence[float], deepest: int) -> dict[int, tuple[float, ...]]:
+    """The rate of each block, by depth."""
+    if isinstance(drop_path, int | float):
+        last = float(drop_path)
+        rates = {
+            depth: tuple(last * b / max(depth - 1, 1) for b in range(depth))
+            for depth in range(1, deepest + 1)
+        }
+    else:
+        rates = {depth: tuple(map(float, drop_path[:depth])) for depth in range(1, deepest + 1)}
+    if len(rates[deepest]) < deepest or not all(0 <= rate < 1 for rate in rates[deepest]):
+        raise SpaceError(
+            f"drop_path = {drop_path} of vit is a rate from 0 to below 1, or a list with one for each of its "
+            f"{deepest} blocks"
+        )
+    return rates
+
+
 class VisionTransformer(nn.Module):
     """One network of the space. Input [B, channels, H, W], output [B, classes]. Names follow timm."""
 
+    cls_token: nn.Parameter | None
+
     def __init__(
-        self, arch: Arch, image_size: int, patch: int, channels: int, classes: int, head_dim: int
+        self,
+        arch: Arch,
+        image_size: int,
+        patch: int,
+        channels: int,
+        classes: int,
+        head_dim: int,
+        pool: Pool,
+        drop_path: Sequence[float],
     ) -> None:
         super().__init__()
         dim = arch.integer("embed_dim")
+        tokens = 1 if pool == "token" else 0
         self.patch_embed = PatchEmbed(image_size, patch, channels, dim)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, self.patch_embed.num_patches + 1, dim))
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim)) if tokens else None
+        self.pos_embed = nn.Parameter(torch.zeros(1, self.patch_embed.num_patches + tokens, dim))
         self.blocks = nn.Sequential(
             *(
-                _block(dim, arch.integer(f"block{b}.heads"), head_dim, float(arch[f"block{b}.mlp_ratio"]))
-                for b in range(1, arch.integer("depth") + 1)
+                _block(
+                    dim, arch.integer(f"block{b}.heads"), head_dim, float(arch[f"block{b}.mlp_ratio"]), rate
+                )
+                for b, rate in enumerate(drop_path, start=1)
             )
         )
-        self.norm = LayerNorm(dim, eps=1e-6)
+        self.norm = LayerNorm(dim, eps=EPS)
         self.head = nn.Linear(dim, classes)
         if not self.pos_embed.is_meta:
             _initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.patch_embed(x)  # [B, patches, dim]
-        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1) + self.pos_embed
-        x = self.blocks(x)
-        return self.head(self.norm(x)[:, 0])
+        if self.cls_token is None:
+            x = self.norm(self.blocks(x + self.pos_embed)).mean(dim=1)
+        else:
+            x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1) + self.pos_embed
+            x = self.norm(self.blocks(x))[:, 0]
+        return self.head(x)
 
 
 class Block(nn.Module):
     """Pre-norm transformer block whose attention is heads * head_dim wide, whatever `dim` is. [B, N, dim]."""
 
-    def __init__(self, dim: int, heads: int, head_dim: int, mlp_ratio: float) -> None:
+    def __init__(self, dim: int, heads: int, head_dim: int, mlp_ratio: float, drop_path: float = 0.0) -> None:
         super().__init__()
-        self.norm1 = LayerNorm(dim, eps=1e-6)
+        self.norm1 = LayerNorm(dim, eps=EPS)
         self.attn = Attention(dim, heads, attn_head_dim=head_dim, qkv_bias=True)
-        self.norm2 = LayerNorm(dim, eps=1e-6)
+        self.norm2 = LayerNorm(dim, eps=EPS)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
 _block = remembered(Block)
@@ -143,7 +201,8 @@ _block = remembered(Block)
 def _initialise(network: VisionTransformer) -> None:
     """Truncated normal of 0.02 for matrices and embeddings, from torch's default generator."""
     trunc_normal_(network.pos_embed, std=0.02)
-    trunc_normal_(network.cls_token, std=0.02)
+    if network.cls_token is not None:
+        trunc_normal_(network.cls_token, std=0.02)
     for module in network.modules():
         if isinstance(module, nn.Linear):
             trunc_normal_(module.weight, std=0.02)

@@ -58,3 +58,53 @@ def test_default_patches_tile_the_image(image_size):
 def test_sizes_that_make_no_network_are_refused(keywords):
     with pytest.raises(SpaceError, match="vit needs an image size that patches"):
         vit.space(**keywords)
+
+
+def test_mean_pooling_has_no_token_and_is_that_of_timm(rng):
+    from timm.models.vision_transformer import VisionTransformer
+
+    space = vit.space(
+        image_size=16, patch=4, classes=5, depths=(2,), embed_dims=(32,), heads=(2,), head_dim=16, pool="mean"
+    )
+    ours = space.build(space.largest).eval()
+    assert ours.pos_embed.shape == (1, 16, 32)
+    theirs = VisionTransformer(
+        img_size=16,
+        patch_size=4,
+        num_classes=5,
+        depth=2,
+        embed_dim=32,
+        num_heads=2,
+        class_token=False,
+        global_pool="avg",
+        fc_norm=False,
+    )
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(3, 3, 16, 16)
+    assert torch.equal(ours(x), theirs.eval()(x))
+
+
+def test_drop_path_grows_with_the_layer_or_is_a_list_by_index():
+    def rates(drop_path, depth):
+        space = vit.space(image_size=16, classes=5, depths=(1, 3, 5), drop_path=drop_path)
+        net = space.build(space.arch({**space.largest, "depth": depth}))
+        return [getattr(block.drop_path, "drop_prob", 0.0) for block in net.blocks]
+
+    assert rates(0.0, 5) == [0.0] * 5
+    assert rates(0.4, 5) == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
+    assert rates(0.4, 3) == pytest.approx([0.0, 0.2, 0.4])
+    assert rates(0.4, 1) == [0.0]
+    assert rates((0.3, 0.0, 0.1, 0.2, 0.5), 3) == [0.3, 0.0, 0.1]
+
+
+@pytest.mark.parametrize("wrong", [{"pool": "max"}, {"drop_path": 1.0}, {"drop_path": (0.1, 0.2)}])
+def test_options_that_make_no_network_are_refused(wrong):
+    with pytest.raises(SpaceError, match=next(iter(wrong))):
+        vit.space(image_size=16, classes=5, depths=(3,), **wrong)
+
+
+def test_every_layer_norm_has_the_same_eps(rng):
+    for pool in ("token", "mean"):
+        space = vit.space(image_size=16, classes=5, pool=pool)
+        norms = [m for m in space.build(space.largest).modules() if isinstance(m, torch.nn.LayerNorm)]
+        assert {norm.eps for norm in norms} == {1e-6}
