@@ -113,6 +113,10 @@ class Supernet(nn.Module):
                     self.scheme.touch(slot.name, slot.shape, view, arch)
         return {name: mask for name, mask in masks.items() if mask is None or bool(mask.any())}
 
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that weight decay shall leave alone, as timm's optimisers ask for them."""
+        return {f"shared.{name}" for name in self.scheme.undecayed()}
+
     def shared_state(self) -> dict[str, Tensor]:
         """All tensors by name: the shared ones as in the plain network, the scheme's own under "scheme."."""
         state = dict(self.shared)

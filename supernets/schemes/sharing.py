@@ -29,6 +29,18 @@ class Scheme(nn.Module):
         """The tensors to share, by name, with initial values; `plain` has each tensor at its largest."""
         return dict(plain)
 
+    def fit(self, plain: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors to share, by name, with the values that come nearest to the plain network `plain`.
+
+        Where `stored` may make initial values of its own, this keeps what is there. `plain` may have more
+        layers than the space where the scheme can make use of them.
+        """
+        return self.stored(plain)
+
+    def undecayed(self) -> set[str]:
+        """Names, as in `stored`, of matrices that weight decay shall leave alone."""
+        return set()
+
     def take(self, name: str, shape: Shape, shared: TensorTree, arch: Arch) -> Tensor:
         """The tensor `name` of a subnet, of `shape`: a view of a shared tensor wherever one serves.
 

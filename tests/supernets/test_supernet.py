@@ -44,13 +44,13 @@ def test_at_full_size(name):
         assert_equal(supernet(x, arch), supernet.extract(arch)(x), arch)
 
 
-def test_the_largest_is_the_plain_network_of_the_same_weights(any_supernet):
-    space = any_supernet.space
+def test_the_largest_is_the_plain_network_of_the_same_weights(plainly_stored):
+    space = plainly_stored.space
     plain = space.build(space.largest).eval()
-    state = any_supernet.shared_state()
+    state = plainly_stored.shared_state()
     plain.load_state_dict({n: t for n, t in state.items() if not n.startswith("scheme.")})
     x = images(space, space.largest)
-    assert_equal(any_supernet(x, space.largest).detach(), plain(x).detach())
+    assert_equal(plainly_stored(x, space.largest).detach(), plain(x).detach())
 
 
 def test_an_extracted_network_is_a_plain_one(any_supernet):
@@ -68,13 +68,13 @@ def test_an_extracted_network_is_a_plain_one(any_supernet):
         assert count == space.costs(space.index([arch])).params[0]
 
 
-def test_parameters_are_those_of_the_largest_and_the_scheme(any_supernet):
-    shared = {n for n, _ in any_supernet.named_parameters() if n.startswith("shared.")}
-    plain = any_supernet.space.build(any_supernet.space.largest)
+def test_parameters_are_those_of_the_largest_and_the_scheme(plainly_stored):
+    shared = {n for n, _ in plainly_stored.named_parameters() if n.startswith("shared.")}
+    plain = plainly_stored.space.build(plainly_stored.space.largest)
     assert shared == {f"shared.{n}" for n, _ in plain.named_parameters()}
-    own = sum(p.numel() for p in any_supernet.scheme.parameters())
-    largest = any_supernet.space.costs(any_supernet.space.index([any_supernet.space.largest])).params[0]
-    assert sum(p.numel() for p in any_supernet.parameters()) == largest + own
+    own = sum(p.numel() for p in plainly_stored.scheme.parameters())
+    largest = plainly_stored.space.costs(plainly_stored.space.index([plainly_stored.space.largest])).params[0]
+    assert sum(p.numel() for p in plainly_stored.parameters()) == largest + own
 
 
 # -- sharing -------------------------------------------------------------------------------------------------
