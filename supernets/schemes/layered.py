@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from fnmatch import translate
 from typing import NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from search_spaces import Arch, SearchSpace, SpaceError
 from supernets.schemes.sharing import Scheme, Shape
@@ -107,8 +107,3 @@ class LayeredScheme(Scheme):
             else:
                 layers.setdefault(part.layer, {})[part.within(0)] = tensor
         return others, [layers[number] for number in sorted(layers)]
-
-
-def parameter(tensor: Tensor) -> nn.Parameter:
-    """A learnable tensor with values of its own."""
-    return nn.Parameter(tensor.detach().clone())

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from search_spaces import Arch, SpaceError
-from supernets.schemes.layered import BLOCKS, LayeredScheme, parameter
+from supernets.schemes.layered import BLOCKS, LayeredScheme
 from supernets.schemes.sharing import Scheme, Shape
 from supernets.tensors import TensorTree
 
@@ -56,8 +56,7 @@ class LinearExpansion(LayeredScheme):
         others, layers = self.split(plain)
         for name, base in layers[0].items():
             second = layers[min(1, len(layers) - 1)][name]
-            self._put(others, name, parameter(base), parameter(second if base.dim() > 1 else second * 0))
-        self._slopes = {name for name in others if name not in plain and f".{SLOPE}." in name}
+            self._slopes.add(self._put(others, name, base, second if base.dim() > 1 else second * 0))
         return others
 
     def fit(self, plain: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -97,7 +96,8 @@ class LinearExpansion(LayeredScheme):
         for read in (name,) if part is None else (part.within(BASE), part.within(SLOPE))[: part.layer + 1]:
             self.inner.touch(read, shape, masks, arch)
 
-    def _put(self, stored: dict[str, Tensor], name: str, base: Tensor, slope: Tensor) -> None:
+    def _put(self, stored: dict[str, Tensor], name: str, base: Tensor, slope: Tensor) -> str:
         part = self.part(name)
         assert part is not None
         stored[part.within(BASE)], stored[part.within(SLOPE)] = base, slope
+        return part.within(SLOPE)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from search_spaces import Arch, SpaceError
-from supernets.schemes.layered import BLOCKS, LayeredScheme, parameter
+from supernets.schemes.layered import BLOCKS, LayeredScheme
 from supernets.schemes.sharing import Scheme, Shape
 from supernets.tensors import TensorTree
 
@@ -69,7 +69,7 @@ class StageShared(LayeredScheme):
     def stored(self, plain: Mapping[str, Tensor]) -> dict[str, Tensor]:
         others, layers = self.split(plain)
         return others | {
-            self._instance(name, s): parameter(tensor)
+            self._instance(name, s): tensor
             for s in range(len(self.stages))
             for name, tensor in layers[min(s, len(layers) - 1)].items()
         }
