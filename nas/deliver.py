@@ -24,7 +24,7 @@ from search_spaces import Arch, InputError, SearchSpace
 from supernets import Supernet
 from supernets.evaluate import recalibrate, resize_to
 
-SAMPLES = 64  # real images on which an exported file is compared
+SAMPLES = {"images": 64, "text": 8}  # real inputs on which an exported file is compared
 _DEFAULT_OPSET = 18
 
 
@@ -141,12 +141,11 @@ def deliver(
     """
     shape = supernet.space.input_shape(arch)
     module = ready(supernet, arch, data)
-    samples, _ = next(iter(data.test_batches(SAMPLES)))
+    samples, _ = next(iter(data.test_batches(SAMPLES[data.kind])))
     samples = resize_to(samples, shape)
     facts = {
         **facts,
-        "classes": list(data.classes),
-        "preprocessing": data.preprocessing(shape[-1]),
+        **data.facts(shape),
         "data": {"name": data.name, "fingerprint": data.fingerprint},
         "software": versions(),
     }
@@ -169,7 +168,7 @@ def deliver(
     )
     console.say(
         f"[bold]export[/bold]    {path}: ONNX opset {report.opset}, {report.bytes / 1e6:.2f} MB; "
-        f"equal to PyTorch on {len(samples)} test images "
+        f"equal to PyTorch on {len(samples)} test {data.inputs} "
         f"(largest relative difference {report.max_relative_error:.0e})"
     )
     return {

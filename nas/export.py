@@ -61,9 +61,10 @@ def export_onnx(
 ) -> OnnxReport:
     """Write `module` as one ONNX file at `path`, verified against PyTorch on `samples`.
 
-    Input `input` [B, C, H, W] float32, output `logits` [B, classes]; `input_shape` is (C, H, W). B is free,
-    or 1 without `dynamic_batch`. `module` is exported in eval mode and left as it was; it is neither copied
-    nor changed. `samples` [N, C, H, W] are real inputs, normalised as in training. The same module, metadata
+    Input `input` [B, C, H, W] float32, output `logits` [B, classes]; `input_shape` is (C, H, W). Or tokens
+    [B, T] int64 with logits [B, T, classes]; `input_shape` is (T,). B is free, or 1 without `dynamic_batch`.
+    `module` is exported in eval mode and left as it was; it is neither copied nor changed. `samples` [N,
+    *input_shape] are real inputs, as in training. The same module, metadata
     and versions give the same bytes. `metadata` becomes the file's properties (see `onnx_metadata`): text as
     it is, anything else as canonical JSON; `nas.format` and `nas.versions` are added.
 
@@ -79,7 +80,7 @@ def export_onnx(
     _check_request(target, opset, tuple(input_shape), samples)
     properties = _properties({"nas.format": FORMAT, "nas.versions": library_versions(), **metadata})
     device = next((t.device for t in module.parameters()), torch.device("cpu"))
-    example = samples[:1].repeat(2 if dynamic_batch else 1, 1, 1, 1).to(device)
+    example = samples[:1].expand(2 if dynamic_batch else 1, *input_shape).contiguous().to(device)
     with in_eval_mode(module), quiet():
         model = _trace(module, example, opset, dynamic_batch)
         if opset == 17:
@@ -142,7 +143,7 @@ def library_versions() -> dict[str, str]:
 def _check_request(path: Path, opset: int, input_shape: tuple[int, ...], samples: Tensor) -> None:
     if opset not in OPSETS:
         raise InputError(f"opset {opset} is not written (known: {', '.join(map(str, OPSETS))})")
-    if samples.ndim != 4 or tuple(samples.shape[1:]) != input_shape or not len(samples):
+    if tuple(samples.shape[1:]) != input_shape or not samples.numel():
         want = ", ".join(map(str, input_shape))
         raise InputError(f"samples must be [N, {want}] with N at least 1, not {list(samples.shape)}")
     if not path.parent.is_dir():

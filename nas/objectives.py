@@ -10,17 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nas.data import Data
 from predictors.target import Provenance, Target
 from search_spaces import Population, SearchSpace
 from supernets import Supernet
-from supernets.evaluate import evaluate
+from supernets.evaluate import Scores, scores
 
 Evaluate: TypeAlias = Callable[[Population], NDArray[np.float64]]
-Batches: TypeAlias = Any  # re-iterable batches x [B, C, H, W], y [B]
+Batches: TypeAlias = Any  # re-iterable batches of inputs x and labels y
+ScorePass: TypeAlias = Callable[[Population], Scores]
+
+MEASURED = ("accuracy", "perplexity")  # with the supernet's weights, on labelled inputs
 
 COUNTED = {
     "params": "learnable numbers, counted",
-    "macs": "multiply-adds per image, counted",
+    "macs": "multiply-adds of one input, counted",
     "memory": "bytes of weights and of all activations at float32 and batch 1, counted",
 }
 
@@ -66,20 +70,54 @@ class Limit:
         return f"{self.name} <= {self.most:,.10g}{unit}"
 
 
-def accuracy(
-    supernet: Supernet, data: Batches, calibration: Sequence[Tensor], images: int, device: str
-) -> Objective:
-    """Top-1 accuracy in [0, 1] on validation images with the supernet's weights, batch norm recalibrated."""
-    space = supernet.space
-    detail = f"top-1 of {images} validation images with the supernet's weights, pytorch on {device}, fp32"
+def one_pass(supernet: Supernet, data: Batches, calibration: Sequence[Tensor]) -> ScorePass:
+    """population -> its scores on `data`. Accuracy and perplexity of the same population cost one pass."""
+    last: tuple[bytes, Scores] | None = None
+
+    def run(population: Population) -> Scores:
+        nonlocal last
+        key = population.tobytes()
+        if last is None or last[0] != key:
+            last = key, scores(supernet, supernet.space.archs(population), data, calibration)
+        return last[1]
+
+    return run
+
+
+def accuracy(run: ScorePass, labels: str, device: str) -> Objective:
+    """Top-1 accuracy in [0, 1] with the supernet's weights, batch norm recalibrated.
+
+    `labels` says on what: "360 validation images".
+    """
+    detail = f"top-1 of {labels} with the supernet's weights, pytorch on {device}, fp32"
     return Objective(
         "accuracy",
         "",
         "maximize",
         cheap=False,
         provenance=Provenance("measured", detail),
-        evaluate=lambda population: evaluate(supernet, space.archs(population), data, calibration),
+        evaluate=lambda population: run(population).accuracy,
     )
+
+
+def perplexity(run: ScorePass, labels: str, device: str) -> Objective:
+    """exp of the mean cross-entropy in nats per token, with the supernet's weights."""
+    detail = (
+        f"exp of the mean cross-entropy of {labels} with the supernet's weights, pytorch on {device}, fp32"
+    )
+    return Objective(
+        "perplexity",
+        "",
+        "minimize",
+        cheap=False,
+        provenance=Provenance("measured", detail),
+        evaluate=lambda population: run(population).perplexity,
+    )
+
+
+def default_objectives(data: Data) -> tuple[str, ...]:
+    """What is traded where nothing else is asked for: the score of the data's kind, and latency."""
+    return (data.score, "latency")
 
 
 def latency(space: SearchSpace, target: Target) -> Objective:

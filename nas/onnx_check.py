@@ -22,7 +22,7 @@ rounding through some fifty layers was seen to reach 1e-6."""
 
 
 def verify_onnx(path: str | Path, module: nn.Module, samples: Tensor, *, tolerance: float = 1e-4) -> float:
-    """The largest relative difference between the file and `module` on `samples` [N, C, H, W], if they agree.
+    """The largest relative difference between the file and `module` on `samples` [N, ...], if they agree.
 
     Compared at batch 1 and, where the file allows it, at several, on ONNX Runtime's CPU provider. Relative to
     the largest score of PyTorch over the samples.
@@ -42,22 +42,24 @@ def compare(content: bytes, module: nn.Module, samples: Tensor, tolerance: float
 
     run, fixed_batch = _session(content, name)
     device = next((t.device for t in module.parameters()), torch.device("cpu"))
-    images = samples.detach().to("cpu", torch.float32)
-    if len(images) == 1 and not fixed_batch:
-        images = images.repeat(2, 1, 1, 1)
+    inputs = samples.detach().cpu()
+    if inputs.is_floating_point():
+        inputs = inputs.float()
+    if len(inputs) == 1 and not fixed_batch:
+        inputs = inputs.repeat(2, *[1] * (inputs.ndim - 1))
     with torch.no_grad():
-        want = torch.cat([module(part.to(device)).float().cpu() for part in images.split(32)]).numpy()
+        want = torch.cat([module(part.to(device)).float().cpu() for part in inputs.split(32)]).numpy()
     scale = float(np.abs(want).max())
     if not np.isfinite(scale):
         raise VerificationError(f"{name}: PyTorch itself gives scores that are not finite on these samples")
     scale = max(scale, float(np.finfo(np.float32).tiny))
-    # One at a time, a few are enough: what differs is the shape, not the image.
+    # One at a time, a few are enough: what differs is the shape, not the input.
     plans = (
-        [(1, len(images))] if fixed_batch else [(1, min(8, len(images))), (min(8, len(images)), len(images))]
+        [(1, len(inputs))] if fixed_batch else [(1, min(8, len(inputs))), (min(8, len(inputs)), len(inputs))]
     )
     worst = 0.0
     for size, count in plans:
-        got = np.concatenate([run(part.numpy()) for part in images[:count].split(size)])
+        got = np.concatenate([run(part.numpy()) for part in inputs[:count].split(size)])
         if got.shape != want[:count].shape:
             raise VerificationError(f"{name} gives {got.shape} where PyTorch gives {want[:count].shape}")
         error = float(np.abs(got - want[:count]).max()) / scale
@@ -72,7 +74,8 @@ def compare(content: bytes, module: nn.Module, samples: Tensor, tolerance: float
 
 
 def _check_classes(got: Any, want: Any, scale: float, name: str) -> None:
-    """Every sample gets the same class, unless PyTorch scores both alike."""
+    """Every sample, or every token of one, gets the same class, unless PyTorch scores both alike."""
+    got, want = (scores.reshape(-1, scores.shape[-1]) for scores in (got, want))
     rows = np.arange(len(want))
     lost = want.max(axis=1) - want[rows, got.argmax(axis=1)]
     wrong = np.flatnonzero(lost > NUMERICAL_TIE * scale)
@@ -83,7 +86,7 @@ def _check_classes(got: Any, want: Any, scale: float, name: str) -> None:
 
 
 def _session(content: bytes, name: str) -> tuple[Callable[[Any], Any], bool]:
-    """A function [B, C, H, W] -> [B, classes] that runs the file, and whether its batch is fixed at 1."""
+    """A function [B, ...] -> [B, ..., classes] that runs the file, and whether its batch is fixed at 1."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -99,9 +102,9 @@ def _session(content: bytes, name: str) -> tuple[Callable[[Any], Any], bool]:
             f"{name} has {len(inputs)} inputs and {len(session.get_outputs())} outputs, not one each"
         )
 
-    def run(images: Any) -> Any:
+    def run(batch: Any) -> Any:
         try:
-            return np.asarray(session.run(None, {inputs[0].name: images})[0], dtype=np.float32)
+            return np.asarray(session.run(None, {inputs[0].name: batch})[0], dtype=np.float32)
         except Exception as error:  # noqa: BLE001 - as above
             raise VerificationError(f"{name} does not run in ONNX Runtime: {first_line(error)}") from None
 

@@ -49,7 +49,7 @@ def _heading(record: Record, name: str) -> str:
 def _cell(name: str, value: float) -> str:
     if "accuracy" in name:
         return f"{value:.4f}"
-    return f"{value:.3f}" if name == "latency" else quantity(value)
+    return f"{value:.3f}" if name == "latency" or "perplexity" in name else quantity(value)
 
 
 def write_csv(record: Record, path: Path) -> None:
@@ -76,7 +76,8 @@ def front_figure(record: Record, trials: Sequence[Trial], metrics: Sequence[Metr
     names = [m.name for m in metrics]
     if len(names) < 2:
         names += [n for n in record.get("units", {}) if n not in names][:1]
-    places = {"latency": record["target"]["name"], "accuracy": f"{record['data']['name']} validation"}
+    validation = f"{record['data']['name']} validation"
+    places = {"latency": record["target"]["name"], "accuracy": validation, "perplexity": validation}
     units = {m.name: m.unit for m in metrics} | record.get("units", {})
     axes = tuple(
         Axis(
@@ -93,9 +94,7 @@ def front_figure(record: Record, trials: Sequence[Trial], metrics: Sequence[Metr
             tuple(number(trial, name) for name in names),
             "front" if trial.number in front else "candidate" if trial.feasible else "infeasible",
             f"{trial.number}: {trial.arch.to_json()}",
-            front[trial.number]["test_accuracy"]
-            if trial.number in front and names[0] == "accuracy"
-            else None,
+            front[trial.number].get(f"test_{names[0]}") if trial.number in front else None,
         )
         for trial in trials
     )

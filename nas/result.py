@@ -13,7 +13,7 @@ import numpy as np
 from nas.console import Console
 from nas.deliver import deliver, stem_of
 from nas.front import minimised, nondominated
-from nas.objectives import Limit, Objective
+from nas.objectives import MEASURED, Limit, Objective
 from nas.pick import Pick, choose
 from nas.report import front_figure, front_table, number, plot, write_csv
 from nas.run_record import read_record
@@ -24,7 +24,7 @@ from nas.train import Job, calibration
 from predictors.target import Target
 from search_spaces import InputError
 from supernets import Supernet
-from supernets.evaluate import evaluate
+from supernets.evaluate import scores
 from supernets.files import atomic_write
 
 PLOTS = ("front.png", "front.html")
@@ -89,8 +89,12 @@ def deliver_result(result: Result, folder: Path, study: Study, console: Console)
     chosen = _choose(result, front, folder)
     data = result.job.data
     archs = [*(trial.arch for trial in front), result.job.space.largest]
-    test = evaluate(result.supernet, archs, data.test_batches(500), calibration(data))
-    rows = [_row(result, trial, float(score)) for trial, score in zip(front, test[:-1], strict=True)]
+    batches = data.test_batches(data.evaluation_batch)
+    found = scores(result.supernet, archs, batches, calibration(data))
+    measured = [o.name for o in result.objectives if o.name in MEASURED] or [data.score]
+    # One dictionary for each network: "test_accuracy" or "test_perplexity".
+    tests = [{f"test_{name}": float(getattr(found, name)[i]) for name in measured} for i in range(len(archs))]
+    rows = [_row(result, trial, test) for trial, test in zip(front, tests[:-1], strict=True)]
     numbers = (*result.objectives, *result.extras)
     record = read_record(folder)
     record["settings"]["pick"] = result.plan_settings.pick
@@ -103,7 +107,7 @@ def deliver_result(result: Result, folder: Path, study: Study, console: Console)
             "pick": str(result.pick),
             "chosen": front[chosen].number,
             "front": rows,
-            "largest": {"test_accuracy": float(test[-1])},
+            "largest": tests[-1],
             "files": {},
         },
     }
@@ -113,9 +117,10 @@ def deliver_result(result: Result, folder: Path, study: Study, console: Console)
         f"          {len(front)} of {len(result.trials)} networks are on the front; "
         f"* is picked by {result.pick}"
     )
+    largest = _tests(tests[-1])
     console.say(
-        f"          test accuracy was computed once, on {len(data.test):,} images that nothing else saw; "
-        f"the largest network has {test[-1]:.4f}"
+        f"          {' and '.join(largest)} was computed once, on {batches.count:,} {data.unit} that nothing "
+        f"else saw; the largest network has {' and '.join(largest.values())}"
     )
     figure = front_figure(record, result.trials, study.metrics)
     write_csv(record, folder / "front.csv")
@@ -148,7 +153,7 @@ def _put_on_dashboard(study: Study, explained: str, rows: Sequence[Mapping[str, 
     study.note(explained)
     for row in rows:
         lines = [
-            f"On the front; test accuracy {row['test_accuracy']:.4f}.",
+            f"On the front; {_tests_line(row)}.",
             "",
             "| choice | option |",
             "|---|---|",
@@ -168,9 +173,19 @@ def _choose(result: Result, front: Sequence[Trial], folder: Path) -> int:
         raise InputError(f"{error}; pick another: nas search --resume {folder} --pick RULE") from None
 
 
-def _row(result: Result, trial: Trial, test: float) -> dict[str, Any]:
+def _tests(row: Mapping[str, Any]) -> dict[str, str]:
+    """The numbers on test data in a row: {"test accuracy": "0.9712"}."""
+    return {k.replace("_", " "): f"{v:.4f}" for k, v in row.items() if k.startswith("test_")}
+
+
+def _tests_line(row: Mapping[str, Any]) -> str:
+    """The same in a line: "test accuracy 0.9712"."""
+    return ", ".join(f"{name} {value}" for name, value in _tests(row).items())
+
+
+def _row(result: Result, trial: Trial, test: Mapping[str, float]) -> dict[str, Any]:
     numbers = {o.name: number(trial, o.name) for o in (*result.objectives, *result.extras)}
-    return {"id": trial.number, **numbers, "test_accuracy": test, "arch": dict(trial.arch)}
+    return {"id": trial.number, **numbers, **test, "arch": dict(trial.arch)}
 
 
 def _facts(result: Result, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,10 +212,10 @@ def _explain(result: Result, folder: Path, row: Mapping[str, Any], file: str | N
 Objectives:
 {objectives}
 Limits: {limits}
-Picked by {result.pick}: network {row["id"]}, test accuracy {row["test_accuracy"]:.4f}.
+Picked by {result.pick}: network {row["id"]}, {_tests_line(row)}.
 
 run.json     settings, data, versions, the front and what was picked; nas search --resume {folder}
 study.db     every evaluated network, an Optuna study; nas dashboard {folder}
-front.csv    the networks that no other one beats, with their test accuracy
+front.csv    the networks that no other one beats, with their {" and ".join(_tests(row))}
 front.png    all candidates and the front; front.html the same to point at
 {picked}"""

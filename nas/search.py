@@ -130,10 +130,12 @@ def _dry_run(made: Plan, console: Console) -> Mapping[str, Any]:
         console.say(f"[bold]supernet[/bold]  {made.supernet_folder}, trained")
     else:
         training = dry_run(made.job, console)
-    images = len(made.job.data.validation)
+    data = made.job.data
+    labels = data.validation_batches(data.evaluation_batch).count
     console.say(
-        f"[bold]search[/bold]    {settings.searcher}: {settings.evaluations} networks, each on {images:,} "
-        f"validation images after batch-norm calibration; objectives {', '.join(settings.objectives)}"
+        f"[bold]search[/bold]    {settings.searcher}: {settings.evaluations} networks, each on {labels:,} "
+        f"validation {data.unit} after calibration of any batch norm; "
+        f"objectives {', '.join(settings.objectives or ())}"
     )
     return {"training": training, "evaluations": settings.evaluations, "target": made.target.describe()}
 

@@ -18,14 +18,12 @@ from predictors.target import Target
 from search_spaces import InputError, SearchSpace, did_you_mean
 from supernets import Supernet
 
-EVALUATION_BATCH = 500  # validation images per forward pass
-
 
 @dataclass(frozen=True)
 class Plan:
     """A search: its settings, and what they name."""
 
-    settings: SearchSettings
+    settings: SearchSettings  # with the objectives that are meant
     job: Job  # of the supernet
     supernet_folder: Path
     target: Target
@@ -46,7 +44,6 @@ def plan(settings: SearchSettings, supernet_folder: Path | None = None) -> Plan:
     """
     target = targets.find(settings.target or "cpu", settings.target_precision, settings.target_batch or 1)
     pick = parse_pick(settings.pick)
-    _check_pick(pick, settings, target)
     resolve("searcher", settings.searcher)
     if settings.storage is not None:
         locate(settings.storage)
@@ -63,11 +60,18 @@ def plan(settings: SearchSettings, supernet_folder: Path | None = None) -> Plan:
         if not is_trained(folder):
             raise InputError(f"{folder} is not trained to its end; first: nas train --resume {folder}")
         check_data(folder, job.data)
+    objectives = settings.objectives or make.default_objectives(job.data)
+    if "perplexity" in objectives and job.data.kind != "text":
+        raise InputError(
+            f"objective 'perplexity' is for text, but {job.data.name} holds images; use accuracy"
+        )
+    settings = replace(settings, objectives=objectives)
+    _check_pick(pick, settings, target)
     return Plan(settings, job, folder, target, pick)
 
 
 def _check_pick(pick: Pick, settings: SearchSettings, target: Target) -> None:
-    known = {*settings.objectives, *make.COUNTED}
+    known = {*(settings.objectives or ()), *make.COUNTED}
     known |= {"latency"} if target.cheap else set()
     known |= {"latency_ms"} if "latency" in known else set()
     for limit in pick.limits:
@@ -92,18 +96,16 @@ def limits_of(made: Plan) -> list[Limit]:
 
 def objectives_of(made: Plan, supernet: Supernet) -> list[Objective]:
     """What the settings trade against each other."""
-    data = made.job.data
+    data, device = made.job.data, made.job.device
+    batches = data.validation_batches(data.evaluation_batch)
+    run = make.one_pass(supernet, batches, calibration(data))
+    labels = f"{batches.count} validation {data.unit}"
     made_of = {
-        "accuracy": lambda: make.accuracy(
-            supernet,
-            data.validation_batches(EVALUATION_BATCH),
-            calibration(data),
-            len(data.validation),
-            made.job.device,
-        ),
+        "accuracy": lambda: make.accuracy(run, labels, device),
+        "perplexity": lambda: make.perplexity(run, labels, device),
         "latency": lambda: latency(made),
     }
     return [
         made_of[name]() if name in made_of else make.counted(made.space, name)
-        for name in made.settings.objectives
+        for name in made.settings.objectives or ()
     ]

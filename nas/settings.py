@@ -16,7 +16,7 @@ MODEL, DATA, TRAINING, RUN = "Space and recipe", "Data", "Training", "Run"
 SERVER, OUTPUT = "Server", "Output"
 GROUPS = (GOAL, SEARCH, RESULT, MODEL, DATA, TRAINING, SERVER, RUN, OUTPUT)  # as `--help` shows them
 
-OBJECTIVES = ("accuracy", "latency", "params", "macs", "memory")
+OBJECTIVES = ("accuracy", "perplexity", "latency", "params", "macs", "memory")
 
 
 def _one_of(*allowed: str) -> Callable[[], tuple[str, ...]]:
@@ -115,7 +115,7 @@ class TrainSettings(Settings):
     )
     data: str = setting(
         "digits",
-        "digits, imagefolder:DIR, npz:FILE, or a set of torchvision such as cifar10",
+        "digits, imagefolder:DIR, npz:FILE, text:PATH, or a set of torchvision such as cifar10",
         group=DATA,
         metavar="NAME",
     )
@@ -126,10 +126,20 @@ class TrainSettings(Settings):
     image_size: int | None = setting(
         None, "height and width of the largest input, in pixels", group=DATA, metavar="N", least=4, most=4096
     )
+    context: int | None = setting(
+        None,
+        "bytes of text that a network sees at once; 256 if left out",
+        group=DATA,
+        metavar="N",
+        least=1,
+        most=65536,
+    )
     epochs: int | None = setting(
         None, "passes over the training data, all phases together", group=TRAINING, metavar="N", least=1
     )
-    batch_size: int = setting(64, "images per step", group=TRAINING, metavar="N", least=1)
+    batch_size: int = setting(
+        64, "images, or windows of text, per step", group=TRAINING, metavar="N", least=1
+    )
     lr: float | None = setting(
         None, "peak learning rate; the recipe's own if left out", group=TRAINING, metavar="X", least=0
     )
@@ -192,11 +202,11 @@ class SearchSettings(TrainSettings):
         names=_one_of("fp32", "fp16", "int8"),
     )
     target_batch: int | None = setting(
-        None, "images per inference on the target; usually 1", group=GOAL, metavar="N", least=1
+        None, "inputs per inference on the target; usually 1", group=GOAL, metavar="N", least=1
     )
-    objectives: tuple[str, ...] = setting(
-        ("accuracy", "latency"),
-        "what to trade against each other",
+    objectives: tuple[str, ...] | None = setting(
+        None,
+        "what to trade against each other; if left out, accuracy (of text: perplexity) and latency",
         group=GOAL,
         metavar="NAME,NAME",
         names=_one_of(*OBJECTIVES),
@@ -208,7 +218,7 @@ class SearchSettings(TrainSettings):
         None, "most parameters: 300k, 2M", group=GOAL, metavar="COUNT", read=count
     )
     max_macs: int | None = setting(
-        None, "most multiply-adds per image: 50M, 1.5G", group=GOAL, metavar="COUNT", read=count
+        None, "most multiply-adds per input: 50M, 1.5G", group=GOAL, metavar="COUNT", read=count
     )
     max_memory: int | None = setting(
         None,
@@ -253,8 +263,9 @@ class SearchSettings(TrainSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(set(self.objectives)) != len(self.objectives):
-            raise InputError(f"objectives names one twice: {', '.join(self.objectives)}")
+        named = self.objectives or ()
+        if len(set(named)) != len(named):
+            raise InputError(f"objectives names one twice: {', '.join(named)}")
 
     def training(self) -> TrainSettings:
         """The settings of the supernet's training, for `nas.train.run`."""
@@ -282,7 +293,7 @@ class ExportSettings(Settings):
         None, "ONNX opset; what the target's runtime reads if left out", group=RESULT, metavar="N", least=17
     )
     batch: str = setting(
-        "dynamic", "images per call: dynamic, or 1 and no other", group=RESULT, metavar="N", read=_batch
+        "dynamic", "inputs per call: dynamic, or 1 and no other", group=RESULT, metavar="N", read=_batch
     )
 
 

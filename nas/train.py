@@ -19,15 +19,16 @@ from nas.resolve import call, resolve
 from nas.run_record import read_record, saved_settings
 from nas.runs import environment, file_name, new_run, write_record
 from nas.settings import TrainSettings
+from nas.spaces import make_space
 from nas.threads import suitable_threads
 from search_spaces import Arch, InputError, SearchSpace
 from supernets import Supernet
 from supernets.checkpoint import load_tensors, sidecar
-from supernets.evaluate import evaluate
+from supernets.evaluate import scores
 from supernets.precision import Precision
 from supernets.recipe import Recipe
 from supernets.schemes import Scheme
-from supernets.trainer import LOG, Progress, train
+from supernets.trainer import LOG, Progress, check_recipe, train
 
 WEIGHTS = "supernet.safetensors"
 SPLIT_SEED = 0  # one split for all seeds of training and search, so that their numbers compare
@@ -79,6 +80,7 @@ def prepare(settings: TrainSettings) -> Job:
         raise InputError(f"recipe {settings.recipe!r} made a {type(recipe).__name__}, not a Recipe")
     settings = replace(settings, scheme=settings.scheme or recipe.scheme)  # so that run.json records it
     make_scheme(settings)
+    check_recipe(recipe, space)
     return Job(settings, data, space, recipe, pick_device(settings.device))
 
 
@@ -97,6 +99,7 @@ def open_data(settings: TrainSettings) -> Data:
     return load_data(
         settings.data,
         image_size=settings.image_size,
+        context=settings.context,
         data_dir=settings.data_dir,
         seed=SPLIT_SEED,
         download=settings.download,
@@ -111,34 +114,6 @@ def check_data(folder: Path, data: Data) -> None:
     """
     if read_record(folder)["data"]["fingerprint"] != data.fingerprint:
         raise InputError(f"{data.source} is not the data that {folder} began with; start a new run")
-
-
-def make_space(name: str, given: Mapping[str, Any], data: Data) -> SearchSpace:
-    """The space of that name for the classes, channels and image size of the data.
-
-    Raises:
-        InputError: a keyword that the space does not take, or a space that does not fit the data.
-    """
-    factory = resolve("space", name)
-    sizes = {"classes": len(data.classes), "channels": data.channels, "image_size": data.image_size}
-    for keyword in sizes:
-        if keyword in given:
-            hint = "; use --image-size" if keyword == "image_size" else ""
-            raise InputError(f"{keyword} comes from the data, not from the space's settings{hint}")
-    space = factory if isinstance(factory, SearchSpace) else call("space", name, factory, {**sizes, **given})
-    if not isinstance(space, SearchSpace):
-        raise InputError(f"space {name!r} made a {type(space).__name__}, not a SearchSpace")
-    if (space.channels, space.image_size, space.classes) != tuple(
-        sizes[k] for k in ("channels", "image_size", "classes")
-    ):
-        raise InputError(
-            f"space {name!r} takes {space.channels} x {space.image_size} x {space.image_size} and gives "
-            f"{space.classes} classes, but {data.name} has {data.channels} x {data.image_size} x "
-            f"{data.image_size} and {len(data.classes)}"
-        )
-    if ":" in name:
-        space.name = name
-    return space
 
 
 def make_supernet(space: SearchSpace, settings: TrainSettings) -> Supernet:
@@ -192,13 +167,12 @@ def run(settings: TrainSettings, console: Console) -> Mapping[str, Any]:
 
 def tell(job: Job, console: Console) -> None:
     """What will be trained, on what."""
-    sizes = job.data.splits.sizes
-    parts = ", ".join(f"{count:,} {name}" for name, count in sizes.items())
-    shape = f"{job.data.channels} x {job.data.image_size} x {job.data.image_size}"
-    console.say(f"[bold]data[/bold]      {job.data.name}: {parts}; {len(job.data.classes)} classes, {shape}")
+    parts = ", ".join(f"{count:,} {name}" for name, count in job.data.sizes.items())
+    console.say(f"[bold]data[/bold]      {job.data.name}: {parts}; {job.data.shape}")
     if job.data.skipped:
         console.warn(
-            f"{len(job.data.skipped)} images could not be read and are left out; run.json names them"
+            f"{len(job.data.skipped)} {job.data.inputs} could not be read and are left out; "
+            "run.json names them"
         )
     console.say(
         f"[bold]space[/bold]     {job.space.name}: {quantity(float(job.space.size))} networks, "
@@ -224,7 +198,8 @@ def dry_run(job: Job, console: Console) -> Mapping[str, Any]:
         seconds = _time_step(job) * steps
     console.say(
         f"[bold]plan[/bold]      {job.recipe.name}: {job.recipe.epochs} epochs, {steps:,} steps of "
-        f"{job.settings.batch_size} images on {job.device}; about {seconds / 60:.1f} min by one timed step"
+        f"{job.settings.batch_size} {job.data.inputs} on {job.device}; "
+        f"about {seconds / 60:.1f} min by one timed step"
     )
     return {
         "plan": job.recipe.describe(),
@@ -242,7 +217,7 @@ def _time_step(job: Job) -> float:
     supernet = job.supernet().to(job.device)
     phase = job.recipe.phases[-1]
     plan = phase.policy.plan(job.space, np.random.default_rng(0))
-    batch = min(job.settings.batch_size, len(job.data.train))
+    batch = min(job.settings.batch_size, job.data.sizes["train"])
     for _ in range(2):
         start = time.perf_counter()
         for arch in plan.archs:
@@ -287,7 +262,7 @@ def train_in(job: Job, folder: Path, console: Console, resume_command: str) -> M
                 bar.update(
                     progress.step,
                     f"epoch {progress.epoch}/{progress.epochs} loss {progress.loss:.3f} "
-                    f"top-1 {progress.accuracy:.3f} {progress.images_per_s:,.0f} images/s",
+                    f"top-1 {progress.accuracy:.3f} {progress.images_per_s:,.0f} {job.data.unit}/s",
                 )
 
             train(
@@ -301,7 +276,7 @@ def train_in(job: Job, folder: Path, console: Console, resume_command: str) -> M
                 checkpoint_minutes=job.settings.checkpoint_minutes,
                 report=report,
             )
-        scores = score_extremes(supernet, job.data)
+        scored = score_extremes(supernet, job.data)
     except KeyboardInterrupt as stop:
         stop.resume_command = resume_command  # type: ignore[attr-defined]
         raise
@@ -312,28 +287,45 @@ def train_in(job: Job, folder: Path, console: Console, resume_command: str) -> M
             f"{skipped} steps were skipped: their loss or gradient was not finite; a lower lr may help"
         )
     record["result"] = {
-        "validation_accuracy": scores,
+        **scored,
         "seconds": round(sum(line["seconds"] for line in log), 1),
         "skipped_steps": skipped,
         "weights": {"file": WEIGHTS, "sha256": weights_digest(folder)},
     }
     write_record(folder, record)
-    console.say(
-        f"          validation accuracy: largest {scores['largest']:.1%}, smallest {scores['smallest']:.1%}; "
-        f"{time.monotonic() - start:.0f} s"
-    )
+    console.say(f"          {_score_words(job.data, scored)}; {time.monotonic() - start:.0f} s")
     return {"run": str(folder), **record["result"]}
 
 
-def score_extremes(supernet: Supernet, data: Data) -> dict[str, float]:
-    """Validation accuracy of the largest and the smallest subnet."""
+def score_extremes(supernet: Supernet, data: Data) -> dict[str, dict[str, float]]:
+    """What the largest and the smallest subnet score on the validation split, by the name of the measure."""
     ends: list[Arch] = [supernet.space.largest, supernet.space.smallest]
-    largest, smallest = evaluate(supernet, ends, data.validation_batches(500), calibration(data))
-    return {"largest": float(largest), "smallest": float(smallest)}
+    batches = data.validation_batches(data.evaluation_batch)
+    found = scores(supernet, ends, batches, calibration(data))
+    measures = {"validation_accuracy": found.accuracy}
+    if data.kind == "text":
+        measures |= {"validation_perplexity": found.perplexity, "validation_bits_per_byte": found.bits}
+    return {
+        name: {"largest": float(largest), "smallest": float(smallest)}
+        for name, (largest, smallest) in measures.items()
+    }
+
+
+def _score_words(data: Data, scored: Mapping[str, Mapping[str, float]]) -> str:
+    """The two extremes by the measure of the data's kind."""
+    if data.score == "accuracy":
+        ends = {name: f"{value:.1%}" for name, value in scored["validation_accuracy"].items()}
+    else:
+        bits = scored["validation_bits_per_byte"]
+        ends = {
+            name: f"{value:.3f} ({bits[name]:.3f} bits per byte)"
+            for name, value in scored["validation_perplexity"].items()
+        }
+    return f"validation {data.score}: largest {ends['largest']}, smallest {ends['smallest']}"
 
 
 def calibration(data: Data) -> list[torch.Tensor]:
-    """The fixed images on which batch-norm statistics are measured."""
+    """The fixed inputs on which batch-norm statistics are measured."""
     return [x for x, _ in data.calibration_batches()]
 
 

@@ -137,12 +137,20 @@ class HostTarget:
         dtype = PRECISIONS[self.name][self.precision]
         with _private_randomness():
             module = space.build(arch).requires_grad_(False).eval()
-            images = torch.randn(self.batch, *space.input_shape(arch))
+            inputs = self._inputs(space, arch).to(self.name)
         module = module.to(device=self.name, dtype=dtype)
-        images = images.to(device=self.name, dtype=dtype)
+        if inputs.is_floating_point():
+            inputs = inputs.to(dtype)
         if layout is torch.channels_last:
-            module, images = module.to(memory_format=layout), images.contiguous(memory_format=layout)
-        return module, images
+            module, inputs = module.to(memory_format=layout), inputs.contiguous(memory_format=layout)
+        return module, inputs
+
+    def _inputs(self, space: SearchSpace, arch: Arch) -> Tensor:
+        """Random images, or as many random tokens as the network sees at once."""
+        shape = (self.batch, *space.input_shape(arch))
+        if space.input_dtype is torch.int64:
+            return torch.randint(space.classes, shape)
+        return torch.randn(shape)
 
     def _faster_layout(self, space: SearchSpace) -> torch.memory_format:
         """channels_last where it makes the largest network of a space faster, else the usual layout.

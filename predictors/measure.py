@@ -135,14 +135,14 @@ def _attempt(pairs: Sequence[tuple[nn.Module, Inputs]], device: str, timing: Tim
         replace(
             summarise(taken),
             device=title,
-            precision=_precision(inputs[0]),
+            precision=_precision(module, inputs[0]),
             batch=inputs[0].shape[0] if inputs[0].dim() else 1,
             threads=torch.get_num_threads(),
             cores=machine.affinity(),
             clock_before_mhz=before,
             clock_after_mhz=after,
         )
-        for (_, inputs), taken in zip(calls, samples, strict=True)
+        for (module, inputs), taken in zip(calls, samples, strict=True)
     ]
 
 
@@ -191,7 +191,9 @@ def _timed(module: nn.Module, inputs: tuple[Tensor, ...], device: str) -> float:
     return (time.perf_counter_ns() - start) / 1e6
 
 
-def _precision(tensor: Tensor) -> str:
+def _precision(module: nn.Module, tensor: Tensor) -> str:
+    if not tensor.is_floating_point():  # tokens: the arithmetic is that of the weights
+        tensor = next(module.parameters(), tensor)
     names = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
     return names.get(tensor.dtype, str(tensor.dtype).removeprefix("torch."))
 

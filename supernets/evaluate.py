@@ -1,4 +1,4 @@
-"""What a subnet scores: batch-norm statistics of its own, then accuracy, many archs in one data pass.
+"""What a subnet scores: batch-norm statistics of its own, then accuracy and loss, many archs in one pass.
 
 Running statistics gathered in training mix all archs and make small subnets look random (Yu and Huang 2019,
 arXiv:1903.05134; Cai et al. 2020, arXiv:1908.09791), so each arch gets its own before it is scored.
@@ -8,6 +8,7 @@ Safe in threads: nothing here writes to the supernet.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -87,16 +88,36 @@ def calibrated(supernet: Supernet, arch: Arch, calibration: Sequence[Tensor]) ->
     return recalibrate(supernet.subnet(arch), (resize_to(x, shape) for x in calibration))
 
 
-def evaluate(
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What n archs score, each the mean over all labels of a pass. float64 [n]"""
+
+    accuracy: NDArray[np.float64]  # top-1, in [0, 1]
+    loss: NDArray[np.float64]  # cross-entropy, in nats per label
+    labels: int  # in the pass: images, or tokens
+
+    @property
+    def perplexity(self) -> NDArray[np.float64]:
+        """exp(loss): among how many equally likely answers the network hesitates. [n]"""
+        return np.exp(self.loss)
+
+    @property
+    def bits(self) -> NDArray[np.float64]:
+        """The loss in bits per label: bits per byte, where the labels are bytes. [n]"""
+        return self.loss / np.log(2)
+
+
+def scores(
     supernet: Supernet,
     archs: Sequence[Arch],
     data: Iterable[tuple[Tensor, Tensor]],
     calibration: Sequence[Tensor],
-) -> NDArray[np.float64]:
-    """Top-1 accuracy of each arch in [0, 1], after recalibration, in one pass over `data`. [n]
+) -> Scores:
+    """Top-1 accuracy and mean cross-entropy of each arch, after recalibration, in one pass over `data`.
 
-    data: batches x [B, C, H, W], y [B]; calibration: batches of training images. Both are resized to each
-    arch's resolution. All n subnets are alive at once: they share their weights.
+    data: images x [B, C, H, W] with y [B], or tokens x [B, T] with y [B, T]; calibration: inputs of training
+    batches. Images are resized to each arch's resolution. All n subnets are alive at once: they share their
+    weights.
 
     Raises:
         InputError: no data, or no calibration for a network with batch normalisation.
@@ -106,28 +127,42 @@ def evaluate(
     modules = [calibrated(supernet, arch, calibration) for arch in archs]
     shapes = [supernet.space.input_shape(arch) for arch in archs]
     correct = torch.zeros(len(modules), dtype=torch.long, device=device)
-    images = 0
+    loss = torch.zeros(len(modules), dtype=torch.float64, device=device)
+    labels = 0
     with torch.inference_mode():
         for x, y in data:
             x, y = x.to(device), y.to(device)
-            images += len(y)
+            labels += y.numel()
             sized = {shape: channels_last(resize_to(x, shape)) for shape in dict.fromkeys(shapes)}
             for i, module in enumerate(modules):
-                correct[i] += (module(sized[shapes[i]]).argmax(dim=1) == y).sum()
-    if not images:
-        raise InputError("there is no image to evaluate on")
-    return correct.cpu().numpy().astype(np.float64) / images
+                logits = module(sized[shapes[i]])
+                correct[i] += (logits.argmax(dim=-1) == y).sum()
+                each = F.cross_entropy(logits.float().flatten(0, -2), y.flatten(), reduction="none")
+                loss[i] += each.double().sum()  # so that the size of the batches is lost in rounding
+    if not labels:
+        raise InputError("there is nothing to evaluate on")
+    return Scores(correct.cpu().numpy().astype(np.float64) / labels, loss.cpu().numpy() / labels, labels)
+
+
+def evaluate(
+    supernet: Supernet,
+    archs: Sequence[Arch],
+    data: Iterable[tuple[Tensor, Tensor]],
+    calibration: Sequence[Tensor],
+) -> NDArray[np.float64]:
+    """The accuracy of `scores`: top-1 of each arch in [0, 1]. [n]"""
+    return scores(supernet, archs, data, calibration).accuracy
 
 
 def top1(module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
     """Top-1 accuracy in [0, 1] of a plain module, as it stands, in eval mode; images are not resized."""
     module.eval()
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
-    correct, images = 0, 0
+    correct, labels = 0, 0
     with torch.inference_mode():
         for x, y in batches:
-            correct += int((module(channels_last(x.to(device))).argmax(dim=1) == y.to(device)).sum())
-            images += len(y)
-    if not images:
-        raise InputError("there is no image to evaluate on")
-    return correct / images
+            correct += int((module(channels_last(x.to(device))).argmax(dim=-1) == y.to(device)).sum())
+            labels += y.numel()
+    if not labels:
+        raise InputError("there is nothing to evaluate on")
+    return correct / labels

@@ -14,7 +14,8 @@ from supernets.files import atomic_write
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One optimiser step. epoch counts from 1, step is how many are done, both over all phases.
+    """One optimiser step. epoch counts from 1, step is how many are done, both over all phases. What is
+    counted as images are labels: of text, tokens.
 
     loss and accuracy are those of the plan's first member (in a sandwich, the largest) on the batch; both NaN
     when the step was skipped, which `skipped` counts since the start of the training.
@@ -55,8 +56,11 @@ class EpochSums:
         self.other_loss += sum(losses[1:])
         self.others += len(losses) - 1
 
-    def line(self, epoch: int, phase: str, lr: float) -> dict[str, Any]:
-        """The epoch as one JSON-able record; means over its steps, None where there were none."""
+    def line(self, epoch: int, phase: str, lr: float, unit: str = "images") -> dict[str, Any]:
+        """The epoch as one JSON-able record; means over its steps, None where there were none.
+
+        `unit` is what a label belongs to.
+        """
         return {
             "epoch": epoch,
             "phase": phase,
@@ -67,7 +71,7 @@ class EpochSums:
             "steps": self.steps,
             "skipped": self.skipped,
             "seconds": round(self.seconds, 3),
-            "images_per_s": round(self.images / self.seconds, 1) if self.seconds else None,
+            f"{unit}_per_s": round(self.images / self.seconds, 1) if self.seconds else None,
         }
 
     def as_dict(self) -> dict[str, Any]:

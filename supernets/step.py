@@ -177,7 +177,7 @@ def train_step(
                 total = losses / share if plan.spread else losses
             else:
                 total = torch.cat((total, losses / share)) if plan.spread else total + losses
-            images += len(y)
+            images += y.numel()
             correct += int((logits.argmax(dim=-1) == targets.argmax(dim=-1)).sum())
     assert total is not None, "an epoch ended before its steps"
     for parameter in learner.frozen:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from search_spaces.errors import InputError
+from search_spaces.space import SearchSpace
 from supernets.batches import Batches
 from supernets.checkpoint import save_tensors
 from supernets.ema import Ema
@@ -120,6 +121,7 @@ def train(
         TrainingDiverged: the loss stays NaN or infinite, or was so in most steps.
         OSError: `folder` cannot be written or the disk is full; older checkpoints are intact.
     """
+    check_recipe(recipe, supernet.space)
     folder, device = Path(folder), torch.device(device)
     if teacher is None and (asking := [p.name for p in recipe.phases if p.teacher == "given"]):
         raise InputError(f"phase {asking[0]!r} of recipe {recipe.name!r} needs a teacher; give one")
@@ -181,6 +183,7 @@ def train(
 def _run_phase(run: _Run, learner: Learner, span: _Span, position: Position) -> None:
     """All steps of a phase from `position` on, which it moves."""
     phase, clock = span.phase, Clock()
+    unit = "tokens" if run.supernet.space.input_dtype is torch.int64 else "images"
     while position.epoch < span.end:
         batches = run.data.epoch(position.epoch, position.step * phase.accumulate)
         lr = 0.0
@@ -207,7 +210,7 @@ def _run_phase(run: _Run, learner: Learner, span: _Span, position: Position) -> 
             if position.step == span.steps:
                 break
             _save_if_due(run, learner, position, share=1.0)
-        append_line(run.folder / LOG, position.sums.line(position.epoch + 1, phase.name, lr))
+        append_line(run.folder / LOG, position.sums.line(position.epoch + 1, phase.name, lr, unit))
         position.epoch, position.step, position.sums = position.epoch + 1, 0, EpochSums()
         _save_if_due(run, learner, position, share=_EPOCH_END_SHARE)
 
@@ -332,6 +335,16 @@ def _spans(recipe: Recipe, batches: int) -> list[_Span]:
         spans.append(_Span(phase, epoch, epoch + phase.epochs, steps, step, number, teacher_of))
         epoch, step = epoch + phase.epochs, step + steps * phase.epochs
     return spans
+
+
+def check_recipe(recipe: Recipe, space: SearchSpace) -> None:
+    """Raises InputError for a phase that blends inputs where they are tokens, which have no in-between."""
+    for phase in recipe.phases:
+        if phase.mixup and space.input_dtype is torch.int64:
+            raise InputError(
+                f"mixup = {phase.mixup:g} in phase {phase.name!r} blends images, but {space.name!r} reads "
+                "tokens; set mixup to 0"
+            )
 
 
 def _check_plan(plan: StepPlan, learner: Learner) -> None:

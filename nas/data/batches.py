@@ -79,6 +79,11 @@ class FixedBatches:
     batch_size: int
     normalise: Normalisation
 
+    @property
+    def count(self) -> int:
+        """Images in a pass."""
+        return len(self.indices)
+
     def __len__(self) -> int:
         return -(-len(self.indices) // self.batch_size)
 

@@ -15,10 +15,12 @@ from nas.data.augment import BatchAugmentation, PictureAugmentation
 from nas.data.batches import Normalisation, statistics
 from nas.data.collection import Collection, as_grey, digest
 from nas.data.dataset import Data
+from nas.data.images import ImageData
 from nas.data.report import Report, Skipped, check_skipped, shown
 from nas.data.seeds import CALIBRATION, stream
 from nas.data.splits import Indices, Splits, split
 from nas.data.store import Chosen, FileStore, MemoryStore, Store, check_all, decode_all
+from nas.data.text import CONTEXT, load_text
 from search_spaces.errors import InputError, did_you_mean
 
 MEMORY_LIMIT_BYTES = 2 << 30  # decoded images up to here are kept in memory
@@ -33,6 +35,7 @@ def load_data(
     source: str | Path,
     *,
     image_size: int | None = None,
+    context: int | None = None,
     data_dir: str | Path | None = None,
     seed: int = 0,
     validation: float = 0.2,
@@ -42,13 +45,16 @@ def load_data(
     flip: bool | None = None,
     storage: Storage = "auto",
 ) -> Data:
-    """The images of `source`, resized, split and ready to be drawn in batches.
+    """The images or the text of `source`, split and ready to be drawn in batches.
 
     `source` is `digits`, `imagefolder:PATH` (or the path of a folder), `npz:FILE` (or a path that ends in
-    .npz) or a set of torchvision by name, whose files are looked for in `data_dir` (default: ./data).
+    .npz), a set of torchvision by name, whose files are looked for in `data_dir` (default: ./data), or
+    `text:PATH` (or a path that ends in .txt), a file or a folder of text; see `load_text`. What is said below
+    of images does not apply to text.
 
     Args:
         image_size: pixels; default 16 for digits, 224 for folders, else the images' own size.
+        context: bytes of text that a network sees at once; default 256.
         seed: decides which training images are validation images. The test images do not depend on it.
         validation: fraction of the images that the source does not set aside itself.
         test: likewise (default 0.2), for sources without a test part; for npz also another such file.
@@ -61,6 +67,14 @@ def load_data(
         FileNotFoundError: the file, folder or set is not there.
         InputError: anything else that `source` or the settings do not allow, or too many damaged images.
     """
+    kind, _, rest = str(source).partition(":")
+    if (kind == "text" and rest) or str(source).lower().endswith(".txt"):
+        if image_size is not None:
+            raise InputError(f"image_size = {image_size} is for images; text has a context: use --context")
+        path = Path(rest if kind == "text" else source).expanduser()
+        return load_text(str(source), path, CONTEXT if context is None else context)
+    if context is not None:
+        raise InputError(f"context = {context} is for text; {shown(str(source))!r} holds images")
     for name, number, least, most in (
         ("image_size", image_size, 4, 4096),
         ("workers", workers, 0, 1024),
@@ -100,7 +114,7 @@ def load_data(
     if len(absent):
         notes += (f"{len(absent)} classes have no training image, first {collection.classes[absent[0]]!r}",)
     normalisation, statistics_from = _normalisation(collection, store, splits, seed)
-    return Data(
+    return ImageData(
         source=str(source),
         name=collection.name,
         classes=collection.classes,
@@ -143,7 +157,7 @@ def _find(
     if is_npz:
         path = Path(rest if kind == "npz" and rest else source).expanduser()
         return npz(path, None if test is None else Path(str(test)).expanduser())
-    if kind in ("imagefolder", "npz"):
+    if kind in ("imagefolder", "npz", "text"):
         if not rest:
             raise InputError(f"{kind!r} needs a path: {kind}:PATH")
         return imagefolder(Path(rest).expanduser())
@@ -155,7 +169,7 @@ def _find(
         return imagefolder(Path(source).expanduser())
     if os.sep in source and not rest:
         raise FileNotFoundError(f"no folder {shown(source)!r}")
-    known = ("digits", "imagefolder:PATH", "npz:FILE", *NAMES)
+    known = ("digits", "imagefolder:PATH", "npz:FILE", "text:PATH", *NAMES)
     asked = f"{kind}:PATH" if rest else source
     raise InputError(f"unknown data {shown(source)!r}{did_you_mean(asked, known)}")
 
