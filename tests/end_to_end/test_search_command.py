@@ -16,11 +16,12 @@ import nas as package
 from nas.data import load_data
 from nas.export import read_metadata
 from nas.front import nondominated
-from nas.objectives import accuracy, counted
+from nas.objectives import counted
 from nas.searchers.searcher import everything
 from nas.settings import TrainSettings
 from nas.train import calibration, load_supernet
 from predictors import targets
+from supernets.evaluate import evaluate
 
 QUICK = ("--target", "jetson", "--population", "4", "--no-export")
 
@@ -80,7 +81,7 @@ def test_every_number_on_the_front_is_true(searched, supernet) -> None:
     rows = record_of(searched)["result"]["front"]
     population = space.index([row["arch"] for row in rows])
     validation, test = (
-        accuracy(loaded, batches, calibration(data), 0, "cpu").evaluate(population).tolist()
+        evaluate(loaded, space.archs(population), batches, calibration(data)).tolist()
         for batches in (data.validation_batches(359), data.test_batches(100))
     )
     assert [row["accuracy"] for row in rows] == validation
@@ -224,7 +225,7 @@ def test_within_limits_everything_is_found_and_nothing_beyond_them_is_evaluated(
     assert {arch for _, arch, _, _ in trials_of(run)} == {arch.to_json() for arch in space.archs(within)}
     assert 5 < len(within) < 70
     assert all(v <= 0 for *_, violations in trials_of(run) for v in violations.values())
-    scores = accuracy(loaded, data.validation_batches(500), calibration(data), 0, "cpu").evaluate(within)
+    scores = evaluate(loaded, space.archs(within), data.validation_batches(500), calibration(data))
     best = nondominated(np.column_stack([-scores, target.latency(space, within)]))
     front = {json.dumps(row["arch"], separators=(",", ":")) for row in record_of(run)["result"]["front"]}
     assert front == {arch.to_json() for arch in space.archs(within[best])}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas.data import load_data
-from nas.objectives import Limit, accuracy, counted, latency
+from nas.objectives import Limit, accuracy, counted, latency, one_pass
 from nas.searchers.searcher import everything
 from predictors import targets
 from search_spaces.mobilenet_v3 import space as mobilenet
@@ -76,7 +76,7 @@ def test_accuracy_is_that_of_the_extracted_and_recalibrated_network() -> None:
             tensor.add_(torch.randn_like(tensor) * 0.2)
     calibration = [x for x, _ in data.calibration_batches()]
     batches = data.validation_batches(100)
-    objective = accuracy(supernet, batches, calibration, len(data.validation), "cpu")
+    objective = accuracy(one_pass(supernet, batches, calibration), "359 validation images", "cpu")
     population = EVERY[[0, 100, -1]]
     before = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
     values = objective.evaluate(population)

@@ -132,9 +132,9 @@ def test_a_network_without_batch_norm_needs_no_calibration() -> None:
 def test_no_images_are_an_error(supernet, calibration, data) -> None:
     with pytest.raises(InputError, match="calibration"):
         evaluate(supernet, [supernet.space.largest], data, [])
-    with pytest.raises(InputError, match="no image"):
+    with pytest.raises(InputError, match="nothing to evaluate on"):
         evaluate(supernet, [supernet.space.largest], [], calibration)
-    with pytest.raises(InputError, match="no image"):
+    with pytest.raises(InputError, match="nothing to evaluate on"):
         top1(nn.Linear(1, 1), [])
 
 
