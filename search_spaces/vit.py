@@ -4,7 +4,8 @@ Source: Chen et al. 2021, arXiv:2107.00651 (AutoFormer-tiny: embedding 192-240, 
 depth 12-14); layers and names from timm.
 
 Deviations: query, key and value keep a [3, heads, head_dim] layout, so head h is the same head at every
-count (the published code interleaves rows); learned absolute positions instead of relative ones.
+count (the published code interleaves rows); relative positions, which AutoFormer adds to the absolute ones,
+are on request.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from search_spaces.arch import Arch
 from search_spaces.choice import Choice
 from search_spaces.errors import SpaceError, did_you_mean
+from search_spaces.relative_attention import RelativeAttention
 from search_spaces.rules import heads as fused_heads
 from search_spaces.skeleton import remembered
 from search_spaces.space import SearchSpace
@@ -40,6 +42,7 @@ def space(
     mlp_ratios: Sequence[float] | None = None,
     pool: str = "token",
     drop_path: float | Sequence[float] = 0.0,
+    relative_positions: bool = False,
 ) -> SearchSpace:
     """Vision transformers for `classes` classes and images of `channels` x `image_size` x `image_size`.
 
@@ -51,6 +54,7 @@ def space(
         pool: what the head sees: the class "token", or the "mean" of all patches, without a token.
         drop_path: rate at which a training skips a block's branches: of the last block, growing linearly from
             0 at the first, or a list with the rate of each block by its index, whatever the depth.
+        relative_positions: AutoFormer's, on keys and values (`RelativeAttention`); with the class token only.
 
     Raises:
         SpaceError: an image that patches do not tile, an unknown pool, or rates of drop path that do not fit.
@@ -68,6 +72,8 @@ def space(
         )
     if pool not in get_args(Pool):
         raise SpaceError(f"unknown pool {pool!r}{did_you_mean(pool, get_args(Pool))}")
+    if relative_positions and pool != "token":
+        raise SpaceError("relative positions of vit need the class token: leave pool at 'token'")
     rates = _drop_rates(drop_path, max(depths))
     choices = [Choice("depth", depths), Choice("embed_dim", embed_dims)]
     for b in range(1, max(depths) + 1):
@@ -85,6 +91,7 @@ def space(
             head_dim,
             cast(Pool, pool),
             rates[arch.integer("depth")],
+            relative_positions,
         )
 
     return SearchSpace(
@@ -105,6 +112,7 @@ def space(
             "mlp_ratios": list(mlp_ratios),
             "pool": pool,
             "drop_path": drop_path if isinstance(drop_path, int | float) else list(drop_path),
+            "relative_positions": relative_positions,
         },
     )
 
@@ -149,9 +157,11 @@ class VisionTransformer(nn.Module):
         head_dim: int,
         pool: Pool,
         drop_path: Sequence[float],
+        relative_positions: bool,
     ) -> None:
         super().__init__()
         dim = arch.integer("embed_dim")
+        side = image_size // patch if relative_positions else None
         tokens = 1 if pool == "token" else 0
         self.patch_embed = PatchEmbed(image_size, patch, channels, dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim)) if tokens else None
@@ -159,7 +169,12 @@ class VisionTransformer(nn.Module):
         self.blocks = nn.Sequential(
             *(
                 _block(
-                    dim, arch.integer(f"block{b}.heads"), head_dim, float(arch[f"block{b}.mlp_ratio"]), rate
+                    dim,
+                    arch.integer(f"block{b}.heads"),
+                    head_dim,
+                    float(arch[f"block{b}.mlp_ratio"]),
+                    rate,
+                    side,
                 )
                 for b, rate in enumerate(drop_path, start=1)
             )
@@ -180,12 +195,27 @@ class VisionTransformer(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block whose attention is heads * head_dim wide, whatever `dim` is. [B, N, dim]."""
+    """Pre-norm transformer block whose attention is heads * head_dim wide, whatever `dim` is. [B, N, dim].
 
-    def __init__(self, dim: int, heads: int, head_dim: int, mlp_ratio: float, drop_path: float = 0.0) -> None:
+    With `side`, attention has relative positions on a class token and side x side patches.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        head_dim: int,
+        mlp_ratio: float,
+        drop_path: float = 0.0,
+        side: int | None = None,
+    ) -> None:
         super().__init__()
         self.norm1 = LayerNorm(dim, eps=EPS)
-        self.attn = Attention(dim, heads, attn_head_dim=head_dim, qkv_bias=True)
+        self.attn = (
+            Attention(dim, heads, attn_head_dim=head_dim, qkv_bias=True)
+            if side is None
+            else RelativeAttention(dim, heads, head_dim, side)
+        )
         self.norm2 = LayerNorm(dim, eps=EPS)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()

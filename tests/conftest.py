@@ -44,11 +44,11 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def small_space(name: str) -> SearchSpace:
+def small_space(name: str, **keywords: object) -> SearchSpace:
     """The space of that name for images of 16 pixels, or for 12 tokens; 10 classes."""
     make = resolve("space", name)
     sizes = {"image_size": 16, "channels": 1, "context": 12, "classes": 10}
-    return make(**{k: v for k, v in sizes.items() if k in inspect.signature(make).parameters})
+    return make(**{k: v for k, v in sizes.items() if k in inspect.signature(make).parameters}, **keywords)
 
 
 @pytest.fixture
@@ -57,9 +57,11 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-@pytest.fixture(scope="session", params=names("space"))
+@pytest.fixture(scope="session", params=[*names("space"), "vit with relative positions"])
 def any_space(request: pytest.FixtureRequest) -> SearchSpace:
     """Every space that there is a file for, in turn, for small inputs. Shared: nobody changes it."""
+    if request.param == "vit with relative positions":
+        return small_space("vit", relative_positions=True)
     return small_space(request.param)
 
 

@@ -121,8 +121,9 @@ def test_nothing_of_this_machine_is_in_the_file(exported):
     [
         (mobilenet_v3.space(classes=5, channels=1, image_size=32, width=0.5), 18),
         (vit.space(classes=5, image_size=32), 17),
+        (vit.space(classes=5, image_size=16, relative_positions=True), 18),
     ],
-    ids=["mobilenet_v3", "vit"],
+    ids=["mobilenet_v3", "vit", "vit with relative positions"],
 )
 def test_a_network_of_each_space(space, opset, tmp_path):
     module, metadata, samples = of_space(space)

@@ -36,8 +36,8 @@ def test_costs_of_every_space_are_those_that_pytorch_counts(any_space, rng):
             module = any_space.build(arch)
         assert costs.macs[i] == flop_counter_macs(module, any_space.example(arch, device="meta"))
         assert costs.params[i] == sum(p.numel() for p in module.parameters())
-        state = module.state_dict().values()
-        assert costs.weight_bytes[i] == sum(t.numel() * t.element_size() for t in state)
+        tensors = [*module.parameters(), *module.buffers()]
+        assert costs.weight_bytes[i] == sum(t.numel() * t.element_size() for t in tensors)
         layers = any_space.layers(arch)
         assert costs.activation_bytes[i] == sum(layer.output_bytes for layer in layers)
         assert costs.macs[i] == sum(layer.macs for layer in layers)
