@@ -81,7 +81,7 @@ def prepare(settings: TrainSettings) -> Job:
     settings = replace(settings, scheme=settings.scheme or recipe.scheme)  # so that run.json records it
     make_scheme(settings)
     check_recipe(recipe, space)
-    return Job(settings, data, space, recipe, pick_device(settings.device))
+    return Job(settings, data, space, recipe.fitted(space), pick_device(settings.device))
 
 
 def settings_of(folder: Path) -> TrainSettings:

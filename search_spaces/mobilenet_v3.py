@@ -20,6 +20,7 @@ from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedRes
 from torch import Tensor, nn
 
 from search_spaces.arch import Arch
+from search_spaces.channel_group import ChannelGroup, inverted_residual
 from search_spaces.choice import Choice
 from search_spaces.errors import SpaceError
 from search_spaces.skeleton import remembered
@@ -114,6 +115,7 @@ def space(
             f"and end at image_size {image_size}"
         )
     choices = [Choice(RESOLUTION, resolutions)]
+    groups: list[ChannelGroup] = []
     for s in range(1, len(layout.widths) + 1):
         depth = f"stage{s}.depth"
         choices.append(Choice(depth, depths))
@@ -121,6 +123,9 @@ def space(
             deep_enough = {depth: [d for d in depths if d >= b]} if b > min(depths) else None
             choices.append(Choice(f"stage{s}.block{b}.kernel", tuple(kernels), when=deep_enough))
             choices.append(Choice(f"stage{s}.block{b}.expand", expands, when=deep_enough))
+            groups += inverted_residual(
+                f"blocks.{s}.{b - 1}", layout.squeeze_excite[s - 1], (f"stage{s}.block{b}.expand",)
+            )
 
     def build(arch: Arch) -> nn.Module:
         return MobileNetV3(arch, layout, width, channels, classes, dropout)
@@ -130,6 +135,7 @@ def space(
         choices,
         build,
         input_shape=(channels, image_size, image_size),
+        channel_groups=groups,
         settings={
             "classes": classes,
             "channels": channels,

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from search_spaces.arch import Arch, Option
+from search_spaces.channel_group import ChannelGroup
 from search_spaces.choice import Choice
 from search_spaces.cost import Costs, layer_costs
 from search_spaces.errors import SpaceError, did_you_mean
@@ -44,6 +45,7 @@ class SearchSpace:
         input_dtype: of the input; int64 for tokens, which are below the number of classes.
         rules: how fused tensors share their entries, by pattern of the tensor's dotted name (`*` matches
             anything). A tensor without a rule shares its leading entries, a convolution its kernel's centre.
+        channel_groups: channels that several tensors have in common and that may change places together.
         settings: the JSON-able keyword arguments that made the space, so that a run can make it again.
 
     Safe to share between threads.
@@ -68,12 +70,14 @@ class SearchSpace:
         input_shape: Sequence[int],
         input_dtype: torch.dtype = torch.float32,
         rules: Mapping[str, Rule] | None = None,
+        channel_groups: Sequence[ChannelGroup] = (),
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.name = name
         self.choices = tuple(choices)
         self.build = build
         self.rules = dict(rules or {})
+        self.channel_groups = tuple(channel_groups)
         self.settings = dict(settings or {})
         self._input_shape = tuple(input_shape)
         self.input_dtype = input_dtype
@@ -302,6 +306,7 @@ class SearchSpace:
             input_shape=self._input_shape,
             input_dtype=self.input_dtype,
             rules=self.rules,
+            channel_groups=self.channel_groups,
             settings=self.settings,
         )
 

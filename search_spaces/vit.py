@@ -18,6 +18,7 @@ from timm.layers import Attention, DropPath, LayerNorm, Mlp, PatchEmbed, trunc_n
 from torch import Tensor, nn
 
 from search_spaces.arch import Arch
+from search_spaces.channel_group import ChannelGroup
 from search_spaces.choice import Choice
 from search_spaces.errors import SpaceError, did_you_mean
 from search_spaces.relative_attention import RelativeAttention
@@ -100,6 +101,7 @@ def space(
         build,
         input_shape=(channels, image_size, image_size),
         rules={"blocks.*.attn.qkv.*": fused_heads(3)},
+        channel_groups=[_hidden(b) for b in range(max(depths))],
         settings={
             "classes": classes,
             "channels": channels,
@@ -140,6 +142,12 @@ def _drop_rates(drop_path: float | Sequence[float], deepest: int) -> dict[int, t
             f"{deepest} blocks"
         )
     return rates
+
+
+def _hidden(block: int) -> ChannelGroup:
+    mlp = f"blocks.{block}.mlp"
+    tensors = {f"{mlp}.fc1.weight": 0, f"{mlp}.fc1.bias": 0, f"{mlp}.fc2.weight": 1}
+    return ChannelGroup(f"{mlp}.fc2.weight", tensors, ("embed_dim", f"block{block + 1}.mlp_ratio"))
 
 
 class VisionTransformer(nn.Module):

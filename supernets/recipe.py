@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from search_spaces.arch import Arch, Option
@@ -48,6 +48,7 @@ class Phase:
     divergence: Divergence = "kl"  # of every soft loss
     frozen: tuple[str, ...] = ()  # patterns of `Supernet.shared_state` names that do not move in this phase
     at_entry: tuple[Callable[[Supernet], None], ...] = ()  # deterministic changes of the weights
+    skippable: bool = False  # see `Recipe.fitted`
 
     def __post_init__(self) -> None:
         for name, low, high in _LIMITS:
@@ -124,6 +125,25 @@ class Recipe:
         """All archs that the last phase can draw, smallest first, where they are a list; else none."""
         last = self.phases[-1]
         return last.policy.listed(space.restrict(last.open) if last.open else space)
+
+    def fitted(self, space: SearchSpace) -> Recipe:
+        """The recipe without the skippable phases that open in `space` just what the one before them did.
+
+        The epochs of one that is left out go to the next phase that stays, or to the last one.
+        """
+        kept: list[Phase] = []
+        spare = 0
+        opened = None
+        for phase in self.phases:
+            opens = [choice.options for choice in space.restrict(phase.open).choices]
+            if phase.skippable and opens == opened:
+                spare += phase.epochs
+                continue
+            kept.append(replace(phase, epochs=phase.epochs + spare))
+            spare, opened = 0, opens
+        if spare:
+            kept[-1] = replace(kept[-1], epochs=kept[-1].epochs + spare)
+        return replace(self, phases=tuple(kept))
 
     def describe(self) -> dict[str, Any]:
         """The recipe as JSON-able data, for a run's record."""

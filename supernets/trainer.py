@@ -126,6 +126,7 @@ def train(
     if teacher is None and (asking := [p.name for p in recipe.phases if p.teacher == "given"]):
         raise InputError(f"phase {asking[0]!r} of recipe {recipe.name!r} needs a teacher; give one")
     dtype = autocast_dtype(precision, device)
+    recipe = recipe.fitted(supernet.space)
     spans = _spans(recipe, data.steps)
     settings: dict[str, Any] = {
         "recipe": recipe.describe(),
