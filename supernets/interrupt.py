@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,11 +25,15 @@ class StopRequest:
     """Which signal asked to stop: None until one does."""
 
     signum: int | None = None
+    at: float = 0.0  # on the monotonic clock
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[StopRequest]:
+def stop_on_signal(echo_s: float = 0.0) -> Iterator[StopRequest]:
     """Within it the first SIGINT or SIGTERM is noted, and the second raises KeyboardInterrupt at once.
+
+    One within `echo_s` seconds of the first counts as the same: a launcher hands on to its workers the Ctrl-C
+    that the terminal has sent them already.
 
     Outside the main thread, where handlers cannot be set, it notes nothing. The handlers that were there are
     put back at the end.
@@ -36,9 +41,10 @@ def stop_on_signal() -> Iterator[StopRequest]:
     request = StopRequest()
 
     def note(signum: int, _frame: FrameType | None) -> None:
-        if request.signum is not None:
+        if request.signum is None:
+            request.signum, request.at = signum, time.monotonic()
+        elif time.monotonic() - request.at >= echo_s:
             raise KeyboardInterrupt
-        request.signum = signum
 
     if threading.current_thread() is not threading.main_thread():
         yield request

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 from typing import Any
@@ -15,9 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.space import SearchSpace
+from supernets.batches import Shard
+from supernets.distributed import ALONE, Ranks
 from supernets.ema import Ema
 from supernets.evaluate import channels_last, resize_to
 from supernets.losses import Divergence, distillation, soft_cross_entropy, soft_targets
+from supernets.exchange import exchange
 from supernets.masked import untouched_kept
 from supernets.mixup import mixup
 from supernets.modes import only_batch_statistics
@@ -30,9 +34,9 @@ from supernets.teacher import Teacher
 _PLAN, _DROPOUT, _MIXUP = 1, 2, 3
 
 
-def step_rng(seed: int, step: int, purpose: int = _PLAN) -> np.random.Generator:
+def step_rng(seed: int, step: int, purpose: int = _PLAN, rank: int = 0) -> np.random.Generator:
     """The generator of one step's plan; the same in every process that knows the seed and the step."""
-    return np.random.default_rng((seed, step, purpose))
+    return np.random.default_rng((seed, step, purpose, rank) if rank else (seed, step, purpose))
 
 
 @dataclass
@@ -51,6 +55,7 @@ class Learner:
     channels_last: bool
     teacher: Teacher | None
     frozen: tuple[nn.Parameter, ...] = ()  # those that the phase does not move
+    ranks: Ranks = ALONE
 
     @property
     def device(self) -> torch.device:
@@ -60,12 +65,20 @@ class Learner:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a step did: each member's loss, hits of the first member, and whether the weights moved."""
+    """What a step did, on all ranks together: losses, hits of the first member, whether the weights moved."""
 
-    losses: list[float]
+    by_plan: list[tuple[StepPlan, list[float]]]  # each plan that had images, with its members' losses
     images: int
     correct: int
     taken: bool
+    stop: int | None = None  # the signal by which a rank was asked to stop
+
+    @property
+    def losses(self) -> list[float]:
+        """The loss of each member; of several plans, the mean over those that have such a member."""
+        rows = [losses for _, losses in self.by_plan]
+        places = ([row[i] for row in rows if i < len(row)] for i in range(max(map(len, rows))))
+        return [sum(place) / len(place) for place in places]
 
 
 def backward(
@@ -133,59 +146,68 @@ def _loss(
 
 def train_step(
     learner: Learner,
-    plan: StepPlan,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    plans: Sequence[StepPlan],
+    batches: Iterable[Shard],
     *,
     share: float,
     seed: int,
     step: int,
     updates: int,
+    stop: int | None = None,
 ) -> Outcome:
-    """One optimiser step over `batches`, each weighing `share`; if the plan is spread, member i on batch i.
+    """One optimiser step over `batches`, each weighing `share`, on all ranks at once.
 
-    `step` counts from the start of the training and seeds all that is random; `updates` from that of the
-    phase. A step whose losses or gradient are not finite is skipped and leaves no trace: batch-norm buffers,
-    which a bad batch would poison for ever, are put back.
+    plans: one for all ranks, or one for each; if a plan is spread, its member i runs on batch i. `step` counts from the start of the training and seeds all that
+    is random; `updates` from that of the phase. A step whose losses or gradient are not finite on any rank is
+    skipped by all and leaves no trace: batch-norm buffers, which a bad batch would poison for ever, are put
+    back. `stop` is the signal, if any, that asked this rank to stop; the outcome has what all agree on.
     """
-    supernet, phase, device = learner.supernet, learner.phase, learner.device
+    supernet, phase, device, ranks = learner.supernet, learner.phase, learner.device, learner.ranks
+    plan = plans[ranks.rank % len(plans)]
     buffers = [(buffer, buffer.clone()) for buffer in supernet.buffers()]
     blend = step_rng(seed, step, _MIXUP)
-    total: Tensor | None = None
-    images, correct = 0, 0
+    total = torch.zeros(len(plan.members), device=device)
+    images, correct, expected = 0, 0, 0
     learner.optimizer.zero_grad(set_to_none=True)
-    with _torch_seed(seed, step, device):
-        for number, (x, y) in enumerate(batches):
+    with _torch_seed(seed, step, device, ranks.rank):
+        for number, (x, y, first, count) in enumerate(batches):
             x, y = x.to(device, non_blocking=True), y.to(device, non_blocking=True)
-            if learner.channels_last:
-                x = channels_last(x)
             targets = soft_targets(y, supernet.space.classes, phase.label_smoothing)
             if phase.mixup:
-                x, targets = mixup(x, targets, phase.mixup, blend)
+                x, targets = mixup(x, targets, phase.mixup, blend, ranks, first, count)
+            if learner.channels_last:
+                x = channels_last(x)
+            expected += count * math.prod(y.shape[1:])
+            if not len(y):  # a batch with fewer images than ranks
+                continue
             losses, logits = backward(
                 supernet,
                 plan.on(number),
                 x,
                 targets,
-                share=share,
+                share=share * (len(y) / count),
                 dtype=learner.dtype,
                 teacher=learner.teacher,
                 kd_ratio=phase.kd_ratio,
                 divergence=phase.divergence,
                 scale=learner.scaler.scale if learner.scaler else None,
             )
-            if total is None:
-                total = losses / share if plan.spread else losses
+            if plan.spread:
+                total[number] += losses[0] / share
             else:
-                total = torch.cat((total, losses / share)) if plan.spread else total + losses
+                total += losses
             images += y.numel()
             correct += int((logits.argmax(dim=-1) == targets.argmax(dim=-1)).sum())
-    assert total is not None, "an epoch ended before its steps"
+    assert expected, "an epoch ended before its steps"
     for parameter in learner.frozen:
         parameter.grad = None  # then neither momentum nor decay moves it
     values = [float(v) for v in total.tolist()]
-    finite = _finite_gradient(learner) and all(math.isfinite(v) for v in values)
+    outcome = Outcome([(plan, values)], images, correct, False, stop)
+    if ranks.size > 1:
+        outcome = _together(learner, plans, outcome, expected, buffers)
+    finite = _finite_gradient(learner) and all(math.isfinite(v) for _, row in outcome.by_plan for v in row)
     if finite:
-        _move(learner, plan)
+        _move(learner, plans)
         if learner.ema is not None:
             learner.ema.update(supernet.shared_state(), updates)
     else:
@@ -195,7 +217,44 @@ def train_step(
     if learner.scaler:
         learner.scaler.update()
     learner.optimizer.zero_grad(set_to_none=True)
-    return Outcome(values, images, correct, finite)
+    return replace(outcome, taken=finite)
+
+
+def _together(
+    learner: Learner,
+    plans: Sequence[StepPlan],
+    mine: Outcome,
+    expected: int,
+    buffers: Sequence[tuple[Tensor, Tensor]],
+) -> Outcome:
+    """The outcome over all ranks, whose gradients and buffers are then alike. `expected`: images of all."""
+    ranks, supernet = learner.ranks, learner.supernet
+    row = ranks.rank % len(plans)
+    weights, rows = [0.0] * len(plans), [[0.0] * len(plan.members) for plan in plans]
+    weights[row], rows[row] = float(mine.images), mine.by_plan[0][1]
+    signals = [float(mine.stop == signum) for signum in (signal.SIGTERM, signal.SIGINT)]
+    told = exchange(
+        ranks,
+        supernet.parameters(),
+        buffers,
+        mine.images / expected,
+        [*signals, float(mine.correct), *weights, *(loss for losses in rows for loss in losses)],
+    )
+    stop = next((s for s, asked in zip((signal.SIGTERM, signal.SIGINT), told, strict=False) if asked), None)
+    correct, weights, flat = round(told[2]), told[3 : 3 + len(plans)], iter(told[3 + len(plans) :])
+    images = round(sum(weights))
+    # Losses came weighed by the ranks' images out of `expected`; fewer came where files are damaged.
+    own = [[next(flat) for _ in plan.members] for plan in plans]
+    by_plan = [
+        (plan, [loss * expected / weight for loss in losses])
+        for plan, losses, weight in zip(plans, own, weights, strict=True)
+        if weight
+    ]
+    if images != expected:
+        for parameter in supernet.parameters():
+            if parameter.grad is not None:
+                parameter.grad *= expected / images
+    return Outcome(by_plan, images, correct, False, stop)
 
 
 def _finite_gradient(learner: Learner) -> bool:
@@ -211,10 +270,11 @@ def _finite_gradient(learner: Learner) -> bool:
     return True
 
 
-def _move(learner: Learner, plan: StepPlan) -> None:
+def _move(learner: Learner, plans: Sequence[StepPlan]) -> None:
     """The optimiser's step."""
     masked = learner.phase.untouched == "masked"
-    around = untouched_kept(learner.supernet, learner.optimizer, plan.archs) if masked else nullcontext()
+    archs = [arch for plan in plans for arch in plan.archs]
+    around = untouched_kept(learner.supernet, learner.optimizer, archs) if masked else nullcontext()
     with around:
         if learner.scaler:
             learner.scaler.step(learner.optimizer)
@@ -223,9 +283,9 @@ def _move(learner: Learner, plan: StepPlan) -> None:
 
 
 @contextmanager
-def _torch_seed(seed: int, step: int, device: torch.device) -> Iterator[None]:
+def _torch_seed(seed: int, step: int, device: torch.device, rank: int) -> Iterator[None]:
     """Dropout draws from torch's global generators: seeds them for the step and puts them back after it."""
-    number = int(step_rng(seed, step, _DROPOUT).integers(2**62))
+    number = int(step_rng(seed, step, _DROPOUT, rank).integers(2**62))
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.default_generator.manual_seed(number)

@@ -7,8 +7,10 @@ import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,9 @@ import torch
 
 from search_spaces.errors import InputError
 from search_spaces.space import SearchSpace
-from supernets.batches import Batches
+from supernets.batches import Batches, shards
 from supernets.checkpoint import save_tensors
+from supernets.distributed import ALONE, Ranks
 from supernets.ema import Ema
 from supernets.files import clean_temporaries, lock
 from supernets.interrupt import Interrupted, StopRequest, stop_on_signal
@@ -27,7 +30,7 @@ from supernets.plan import StepPlan
 from supernets.precision import Precision, autocast_dtype
 from supernets.progress import Clock, EpochSums, Progress, append_line, truncate_log
 from supernets.recipe import Phase, Recipe
-from supernets.resume import WEIGHTS, Position, load_training, save_training
+from supernets.resume import WEIGHTS, Position, Saved, load_training, save_training
 from supernets.step import Learner, Outcome, step_rng, train_step
 from supernets.supernet import Supernet
 from supernets.teacher import Teacher, freeze_largest, load_frozen
@@ -38,6 +41,7 @@ LOG = "log.jsonl"
 _EPOCH_END_SHARE = (
     0.1  # an epoch's end saves once this share of the interval has gone by: cheap for tiny runs
 )
+_ECHO_S = 2.0  # torchrun hands a signal on at once
 _CURE = "lower lr, set clip_norm, or train in fp32; and check the images for NaN"
 
 
@@ -73,10 +77,14 @@ class _Run:
     epochs: int
     steps: int
     stop: StopRequest
+    ranks: Ranks
+    vary_archs: bool
+    agreed_stop: int | None = None  # the signal at which all ranks stop
     saved_at: float = field(default_factory=time.monotonic)
 
     def save(self, learner: Learner, position: Position) -> None:
-        save_training(self.folder, learner, position, self.settings)
+        if self.ranks.first:
+            save_training(self.folder, learner, position, self.settings)
         self.saved_at = time.monotonic()
 
 
@@ -95,6 +103,8 @@ def train(
     channels_last: bool = True,
     max_bad_steps: int = 20,
     teacher: Teacher | None = None,
+    ranks: Ranks = ALONE,
+    vary_archs: bool = False,
 ) -> None:
     """Trains `supernet` in place by `recipe`, and leaves its weights in `folder`.
 
@@ -112,6 +122,11 @@ def train(
         channels_last: lay images out with channels innermost, where they have two spatial dimensions.
         max_bad_steps: skipped steps in a row before giving up.
         teacher: images [B, C, H, W] at the data's size -> logits [B, K], for phases whose teacher is "given".
+        ranks: the processes that train together, from `supernets.distributed.joined`; each calls this. Each
+            takes its part of every batch, so that the step is that of one process: equal up to the order of
+            sums, except that batch normalisation sees a rank's own images and dropout draws per rank. What
+            is saved does not depend on the ranks; any number may go on. The first alone writes.
+        vary_archs: each rank draws a plan of its own, for more archs per step.
 
     Raises:
         InputError: settings that do not fit, or a checkpoint that is damaged or of another training.
@@ -136,14 +151,13 @@ def train(
         "batches": data.steps,
         "precision": str(dtype or torch.float32).removeprefix("torch."),
     }
+    if vary_archs:
+        settings["vary_archs"] = True
     settings = json.loads(json.dumps(settings))  # as it will be read back
-    folder.mkdir(parents=True, exist_ok=True)
-    with lock(folder), stop_on_signal() as stop:
-        clean_temporaries(folder)
-        saved = load_training(folder, settings)
-        if saved is not None and not resume:
-            raise InputError(f"{folder} already holds a training; resume it or choose another folder")
+    with ExitStack() as held, stop_on_signal(_ECHO_S if ranks.size > 1 else 0.0) as stop:
+        saved = ranks.from_first(lambda: _open(folder, settings, resume, held))
         supernet.to(device)
+        ranks.copy_first(list(supernet.shared_state().values()))
         run = _Run(
             supernet,
             data,
@@ -156,9 +170,12 @@ def train(
             epochs=recipe.epochs,
             steps=spans[-1].first_step + spans[-1].steps * recipe.phases[-1].epochs,
             stop=stop,
+            ranks=ranks,
+            vary_archs=vary_archs and ranks.size > 1,
         )
         position = saved.position if saved else Position()
-        truncate_log(folder / LOG, position.epoch)
+        if ranks.first:
+            truncate_log(folder / LOG, position.epoch)
         if saved is not None:
             saved.restore_weights(supernet)
         learner: Learner | None = None
@@ -168,11 +185,11 @@ def train(
             inside = position.global_step > span.first_step
             if not inside:
                 if span.phase.teacher == "largest" and span.teacher_of == span.number:
-                    freeze_largest(_teacher_file(folder, span), supernet, data.epoch(span.begin))
+                    ranks.from_first(partial(_freeze, folder, span, supernet, data))
                 for change in span.phase.at_entry:
                     change(supernet)
             of_phase = _teacher(supernet, span, folder, teacher)
-            learner = _learner(supernet, span, dtype, channels_last, of_phase)
+            learner = _learner(supernet, span, dtype, channels_last, of_phase, ranks)
             if inside:
                 assert saved is not None
                 saved.restore_learner(learner)
@@ -181,49 +198,72 @@ def train(
         _finish(run, learner, position)
 
 
+def _open(folder: Path, settings: dict[str, Any], resume: bool, held: ExitStack) -> Saved | None:
+    """The checkpoint to go on from; the folder stays locked while `held` is open."""
+    folder.mkdir(parents=True, exist_ok=True)
+    held.enter_context(lock(folder))
+    clean_temporaries(folder)
+    saved = load_training(folder, settings)
+    if saved is not None and not resume:
+        raise InputError(f"{folder} already holds a training; resume it or choose another folder")
+    return saved
+
+
 def _run_phase(run: _Run, learner: Learner, span: _Span, position: Position) -> None:
     """All steps of a phase from `position` on, which it moves."""
     phase, clock = span.phase, Clock()
     unit = "tokens" if run.supernet.space.input_dtype is torch.int64 else "images"
     while position.epoch < span.end:
-        batches = run.data.epoch(position.epoch, position.step * phase.accumulate)
+        batches = shards(run.data, position.epoch, position.step * phase.accumulate, run.ranks)
         lr = 0.0
         while position.step < span.steps:
             updates = position.global_step - span.first_step
             lr = learner.set_rate(updates)
-            plan = learner.policy.plan(learner.space, step_rng(run.seed, position.global_step))
-            _check_plan(plan, learner)
+            plans = _plans(run, learner, position.global_step)
             count = min(phase.accumulate, run.data.steps - position.step * phase.accumulate)
-            plan = plan.over(count)
+            plans = [plan.over(count) for plan in plans]
             outcome = train_step(
                 learner,
-                plan,
+                plans,
                 islice(batches, count),
                 share=1.0 / count,
                 seed=run.seed,
                 step=position.global_step,
                 updates=updates,
+                stop=run.stop.signum,
             )
-            _count(run, learner, position, plan, outcome)
+            run.agreed_stop = outcome.stop
+            _count(run, learner, position, outcome)
             position.sums.seconds += clock.tick(outcome.images)
             if run.report is not None:
                 run.report(_progress(run, position, outcome, phase, clock, lr))
             if position.step == span.steps:
                 break
             _save_if_due(run, learner, position, share=1.0)
-        append_line(run.folder / LOG, position.sums.line(position.epoch + 1, phase.name, lr, unit))
+        if run.ranks.first:
+            append_line(run.folder / LOG, position.sums.line(position.epoch + 1, phase.name, lr, unit))
         position.epoch, position.step, position.sums = position.epoch + 1, 0, EpochSums()
         _save_if_due(run, learner, position, share=_EPOCH_END_SHARE)
 
 
-def _count(run: _Run, learner: Learner, position: Position, plan: StepPlan, outcome: Outcome) -> None:
+def _plans(run: _Run, learner: Learner, step: int) -> list[StepPlan]:
+    """The step's plan, or that of each rank: every rank makes all, so that a policy learns alike on all."""
+    drawn = range(run.ranks.size if run.vary_archs else 1)
+    plans = [learner.policy.plan(learner.space, step_rng(run.seed, step, rank=rank)) for rank in drawn]
+    for plan in plans:
+        _check_plan(plan, learner)
+    return plans
+
+
+def _count(run: _Run, learner: Learner, position: Position, outcome: Outcome) -> None:
     """Enters a step's outcome into the position; gives up after too many bad ones."""
     position.step += 1
     position.global_step += 1
     if outcome.taken:
         position.bad_in_a_row = 0
         position.sums.add(outcome.losses, outcome.images, outcome.correct)
-        learner.policy.observe(plan, outcome.losses)
+        for plan, losses in outcome.by_plan:
+            learner.policy.observe(plan, losses)
         return
     position.bad_in_a_row += 1
     position.skipped += 1
@@ -237,9 +277,11 @@ def _count(run: _Run, learner: Learner, position: Position, plan: StepPlan, outc
 
 def _save_if_due(run: _Run, learner: Learner, position: Position, *, share: float) -> None:
     """Saves when `share` of the interval has gone by, or when a signal asks to stop."""
-    if run.stop.signum is not None:
+    # Several ranks stop at the step at which all know of the signal; one on its own need not wait for it.
+    stop = run.agreed_stop if run.ranks.size > 1 else run.stop.signum
+    if stop is not None:
         run.save(learner, position)
-        raise Interrupted(run.folder, position.global_step, run.stop.signum)
+        raise Interrupted(run.folder, position.global_step, stop)
     if time.monotonic() - run.saved_at >= run.save_every_s * share:
         run.save(learner, position)
 
@@ -255,7 +297,8 @@ def _finish(run: _Run, learner: Learner, position: Position) -> None:
     if learner.ema is not None:
         run.supernet.load_shared_state(learner.ema.state)
     meta = {"steps": position.global_step, "skipped": position.skipped, "ema": learner.ema is not None}
-    save_tensors(run.folder / WEIGHTS, run.supernet.shared_state(), {**run.settings, **meta})
+    if run.ranks.first:
+        save_tensors(run.folder / WEIGHTS, run.supernet.shared_state(), {**run.settings, **meta})
 
 
 def _progress(
@@ -280,6 +323,10 @@ def _teacher_file(folder: Path, span: _Span) -> Path:
     return folder / f"teacher-{span.teacher_of}.safetensors"
 
 
+def _freeze(folder: Path, span: _Span, supernet: Supernet, data: Batches) -> None:
+    freeze_largest(_teacher_file(folder, span), supernet, data.epoch(span.begin))
+
+
 def _teacher(supernet: Supernet, span: _Span, folder: Path, given: Teacher | None) -> Teacher | None:
     """Who teaches in the phase; a frozen one always comes from its file, so that a resume has the same."""
     if span.phase.teacher == "largest":
@@ -293,6 +340,7 @@ def _learner(
     dtype: torch.dtype | None,
     channels_last: bool,
     teacher: Teacher | None,
+    ranks: Ranks,
 ) -> Learner:
     """A fresh optimiser, schedule and average for a phase."""
     phase = span.phase
@@ -310,6 +358,7 @@ def _learner(
         channels_last=channels_last,
         teacher=teacher,
         frozen=_frozen(supernet, phase),
+        ranks=ranks,
     )
 
 
