@@ -61,6 +61,12 @@ class Console:
 
         self._live = False
 
+    @classmethod
+    def silent(cls) -> Console:
+        """One that writes nothing: for processes beside the one that speaks."""
+        nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as long as the process
+        return cls(quiet=True, stdout=nowhere, stderr=nowhere)
+
     @property
     def _people(self) -> _Rich:
         # Above a live bar, lines must pass through the console that draws the bar.

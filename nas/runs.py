@@ -54,6 +54,14 @@ def new_run(runs: str, name: str | None, automatic: str) -> Path:
     raise InputError(f"{root} holds too many runs named {automatic}; give a --name")
 
 
+def begun_by(runs: str, launch: str | None) -> Path | None:
+    """The run that an earlier attempt of the same launch began; None if it died before its record."""
+    for path in sorted(Path(runs).glob(f"*/{NAME}")):
+        if launch is not None and read_record(path.parent).get("launch") == launch:
+            return path.parent
+    return None
+
+
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     """Writes run.json."""
     write_json(folder / NAME, dict(record))

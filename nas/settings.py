@@ -161,6 +161,9 @@ class TrainSettings(Settings):
         metavar="NAME",
         names=_one_of("auto", "fp32", "bf16", "fp16"),
     )
+    vary_archs: bool = setting(
+        False, "with torchrun: other networks on each rank, not the same on all", group=TRAINING
+    )
     runs: str = setting("runs", "folder that holds the run folders", group=RUN, metavar="DIR", portable=True)
     name: str | None = setting(None, "name of the run folder", group=RUN, metavar="NAME")
     resume: str | None = setting(

@@ -17,13 +17,23 @@ from nas.console import Console, quantity
 from nas.data import Data, load_data
 from nas.resolve import call, resolve
 from nas.run_record import read_record, saved_settings
-from nas.runs import environment, file_name, new_run, write_record
+from nas.runs import begun_by, environment, file_name, new_run, write_record
 from nas.settings import TrainSettings
 from nas.spaces import make_space
 from nas.threads import suitable_threads
 from search_spaces import Arch, InputError, SearchSpace
 from supernets import Supernet
 from supernets.checkpoint import load_tensors, sidecar
+from supernets.distributed import (
+    ALONE,
+    Ranks,
+    joined,
+    launch,
+    launched,
+    local_device,
+    restart_advice,
+    restarted,
+)
 from supernets.evaluate import scores
 from supernets.precision import Precision
 from supernets.recipe import Recipe
@@ -135,34 +145,55 @@ def make_scheme(settings: TrainSettings) -> Scheme:
 
 
 def pick_device(name: str) -> str:
-    """`auto` as the device it stands for; others checked."""
+    """`auto` as the device it stands for; others checked. Of several ranks each has a GPU of its own."""
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return local_device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
         raise InputError(f"device {name!r} is not auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {name!r} needs an NVIDIA GPU that torch can see; use --device cpu")
-    return name
+    return local_device(name)
 
 
-def run(settings: TrainSettings, console: Console) -> Mapping[str, Any]:
-    """The command. Returns what `--json` prints."""
+def run(settings: TrainSettings, console: Console) -> Mapping[str, Any] | None:
+    """The command, in every process that torchrun started. The first returns what `--json` prints."""
+    with joined(pick_device(settings.device)) as ranks:
+        if not ranks.first:
+            console = Console.silent()
+        elif advice := restart_advice():
+            console.warn(advice)
+        return _run(settings, console, ranks)
+
+
+def _run(settings: TrainSettings, console: Console, ranks: Ranks) -> Mapping[str, Any] | None:
     job = prepare(settings)
     tell(job, console)
     if settings.dry_run:
-        return dry_run(job, console)
-    if settings.resume is not None:
-        folder = Path(settings.resume)
-    else:
-        folder = new_run(
-            settings.runs, settings.name, f"train-{file_name(job.data.name)}-{file_name(settings.space)}"
-        )
-    with suitable_threads(job.space, settings.batch_size):
-        result = train_in(job, folder, console, f"nas train --resume {folder}")
-    console.next_step(f"nas search --supernet {folder} --target jetson")
+        return dry_run(job, console) if ranks.first else None
+    folder = ranks.from_first(lambda: _folder(job))
+    with suitable_threads(job.space, -(-settings.batch_size // ranks.size)):
+        result = train_in(job, folder, console, f"{_command()} --resume {folder}", ranks)
+    if result is not None:
+        console.next_step(f"nas search --supernet {folder} --target jetson")
     return result
+
+
+def _folder(job: Job) -> Path:
+    """Where the run goes: the one to resume, the one that ranks had begun before a restart, or a new one."""
+    settings = job.settings
+    if settings.resume is not None:
+        return Path(settings.resume)
+    if restarted() and (begun := begun_by(settings.runs, launch())) is not None:
+        return begun
+    automatic = f"train-{file_name(job.data.name)}-{file_name(settings.space)}"
+    return new_run(settings.runs, settings.name, automatic)
+
+
+def _command() -> str:
+    """How `nas train` was started."""
+    return f"torchrun --nproc-per-node {launched()} -m nas train" if launched() > 1 else "nas train"
 
 
 def tell(job: Job, console: Console) -> None:
@@ -227,32 +258,23 @@ def _time_step(job: Job) -> float:
     return (time.perf_counter() - start) * (1 if plan.spread else phase.accumulate)
 
 
-def train_in(job: Job, folder: Path, console: Console, resume_command: str) -> Mapping[str, Any]:
+def train_in(
+    job: Job, folder: Path, console: Console, resume_command: str, ranks: Ranks = ALONE
+) -> Mapping[str, Any] | None:
     """Trains in `folder`, from a checkpoint there if there is one, and scores the two extremes.
+
+    Of several ranks the first scores, writes the record and returns it; the others return None.
 
     Raises:
         KeyboardInterrupt: with `resume_command` for the command line.
     """
-    record = {
-        "what": "train",
-        "settings": job.settings.as_dict(),
-        "space": _space_record(job.space),
-        "recipe": job.recipe.describe(),
-        "data": job.data.describe(),
-        "digest": job.digest,
-        **environment(),
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "run.json").exists():
-        write_record(folder, record)
-    else:
-        check_data(folder, job.data)
-        record = read_record(folder)
+    record = ranks.from_first(lambda: _begin(job, folder, ranks))
     supernet = job.supernet()
     phases = "; ".join(f"{p.name} {p.epochs} epochs" for p in job.recipe.phases)
     weights = float(sum(p.numel() for p in supernet.parameters()))
+    where = job.device if ranks.size == 1 else f"{ranks.size} x {torch.device(job.device).type}"
     console.say(
-        f"[bold]train[/bold]     {quantity(weights)} shared weights, {phases}, on {job.device} -> {folder}"
+        f"[bold]train[/bold]     {quantity(weights)} shared weights, {phases}, on {where} -> {folder}"
     )
     start = time.monotonic()
     try:
@@ -274,8 +296,12 @@ def train_in(job: Job, folder: Path, console: Console, resume_command: str) -> M
                 device=job.device,
                 precision=cast(Precision, job.settings.precision),
                 checkpoint_minutes=job.settings.checkpoint_minutes,
-                report=report,
+                report=report if ranks.first else None,
+                ranks=ranks,
+                vary_archs=job.settings.vary_archs,
             )
+        if not ranks.first:
+            return None
         scored = score_extremes(supernet, job.data)
     except KeyboardInterrupt as stop:
         stop.resume_command = resume_command  # type: ignore[attr-defined]
@@ -295,6 +321,27 @@ def train_in(job: Job, folder: Path, console: Console, resume_command: str) -> M
     write_record(folder, record)
     console.say(f"          {_score_words(job.data, scored)}; {time.monotonic() - start:.0f} s")
     return {"run": str(folder), **record["result"]}
+
+
+def _begin(job: Job, folder: Path, ranks: Ranks) -> dict[str, Any]:
+    """The record of the run in `folder`, written if there is none yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / "run.json").exists():
+        check_data(folder, job.data)
+        return read_record(folder)
+    record = {
+        "what": "train",
+        "settings": job.settings.as_dict(),
+        "space": _space_record(job.space),
+        "recipe": job.recipe.describe(),
+        "data": job.data.describe(),
+        "digest": job.digest,
+        **environment(),
+    }
+    if ranks.size > 1:
+        record |= {"ranks": ranks.size, "launch": launch()}
+    write_record(folder, record)
+    return record
 
 
 def score_extremes(supernet: Supernet, data: Data) -> dict[str, dict[str, float]]:

@@ -25,12 +25,12 @@ class Batches(Protocol):
 
 
 class Shard(NamedTuple):
-    """One rank's part of a batch: images `first`, `first + 1`, ... of the `count` that all ranks have."""
+    """One rank's part of a batch: images `first`, `first + 1`, ... of the `total` that all ranks have."""
 
     x: Tensor
     y: Tensor
     first: int
-    count: int
+    total: int
 
 
 @runtime_checkable

@@ -111,10 +111,10 @@ def local_device(name: str) -> str:
         return name
     if ":" in name:
         raise InputError(f"device {name!r} is one GPU for {launched()} ranks; use --device cuda")
-    local, here = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
-    if local >= here:
-        raise InputError(f"rank {local} of this machine has no GPU: {here} found; lower --nproc-per-node")
-    return f"cuda:{local}"
+    wanted, found = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
+    if wanted > found:
+        raise InputError(f"{wanted} ranks on this machine need a GPU each, {found} found; start fewer")
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
 
 
 @contextmanager

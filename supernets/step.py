@@ -20,8 +20,8 @@ from supernets.batches import Shard
 from supernets.distributed import ALONE, Ranks
 from supernets.ema import Ema
 from supernets.evaluate import channels_last, resize_to
-from supernets.losses import Divergence, distillation, soft_cross_entropy, soft_targets
 from supernets.exchange import exchange
+from supernets.losses import Divergence, distillation, soft_cross_entropy, soft_targets
 from supernets.masked import untouched_kept
 from supernets.mixup import mixup
 from supernets.modes import only_batch_statistics
@@ -157,10 +157,11 @@ def train_step(
 ) -> Outcome:
     """One optimiser step over `batches`, each weighing `share`, on all ranks at once.
 
-    plans: one for all ranks, or one for each; if a plan is spread, its member i runs on batch i. `step` counts from the start of the training and seeds all that
-    is random; `updates` from that of the phase. A step whose losses or gradient are not finite on any rank is
-    skipped by all and leaves no trace: batch-norm buffers, which a bad batch would poison for ever, are put
-    back. `stop` is the signal, if any, that asked this rank to stop; the outcome has what all agree on.
+    plans: one for all ranks, or one for each; if a plan is spread, its member i runs on batch i. `step`
+    counts from the start of the training and seeds all that is random; `updates` from that of the phase. A
+    step whose losses or gradient are not finite on any rank is skipped by all and leaves no trace: batch-norm
+    buffers, which a bad batch would poison for ever, are put back. `stop` is the signal, if any, that asked
+    this rank to stop; the outcome has what all agree on.
     """
     supernet, phase, device, ranks = learner.supernet, learner.phase, learner.device, learner.ranks
     plan = plans[ranks.rank % len(plans)]

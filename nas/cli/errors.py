@@ -32,6 +32,9 @@ def report(error: BaseException, console: Console, debug: bool = False) -> int:
     if isinstance(error, BrokenPipeError):
         _drop_output()
         return code
+    # Of torchrun's processes one speaks: that which failed first, and of a mistake that all see, the first.
+    if not getattr(error, "speaks", os.environ.get("RANK", "0") == "0" or "WORLD_SIZE" not in os.environ):
+        return code
     if debug:
         console.traceback(error)
     console.error(message(error))

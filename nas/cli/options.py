@@ -27,6 +27,7 @@ from nas.config import (
 from nas.console import Console
 from nas.run_record import saved_settings
 from nas.settings import OUTPUT
+from search_spaces.errors import InputError
 
 S = TypeVar("S", bound=Settings)
 Body = Callable[[S, Console], Mapping[str, Any] | None]
@@ -79,6 +80,8 @@ def _run(name: str, cls: type[S], body: Body[S], flags: dict[str, Any]) -> int:
             color=None if output.color else False,
         )
         check_packages()
+        if name != "train" and int(os.environ.get("WORLD_SIZE", 1)) > 1 and "RANK" in os.environ:
+            raise InputError(f"nas {name} runs in one process; torchrun serves 'nas train' only")
         document = body(settings_of(name, cls, flags, os.environ), console)
         if document is not None:
             console.document(document)
