@@ -22,7 +22,7 @@ from supernets.plan import Member, SamplingPolicy, StepPlan
 from supernets.policies.sandwich import Sandwich
 from supernets.policies.uniform import Uniform
 from supernets.recipe import Phase, Recipe
-from supernets.step import Outcome, step_rng
+from supernets.step import Learner, Outcome, step_rng, train_step
 from supernets.supernet import Supernet
 from supernets.trainer import Interrupted, Progress, train
 
@@ -134,12 +134,22 @@ class One(SamplingPolicy):
 
 def _one_step(ranks: Ranks, vary: bool, size: int) -> tuple[dict[str, Tensor | None], Outcome, list[Any]]:
     """The gradient of one step of four images, as the optimiser sees it."""
-    from supernets import step as steps
-    from supernets.trainer import _learner, _Span
-
     supernet = Supernet(tiny_vit(), seed=0)
-    phase = recipe(policy=One(None if vary else 1), clip_norm=0.0, ema_decay=0.0).phases[0]
-    learner = _learner(supernet, _Span(phase, 0, 1, 4, 0), None, True, None, ranks)
+    policy = One(None if vary else 1)
+    learner = Learner(
+        supernet=supernet,
+        phase=recipe(policy=policy, clip_norm=0.0).phases[0],
+        policy=policy,
+        space=supernet.space,
+        optimizer=torch.optim.SGD(supernet.parameters(), lr=0.1),
+        set_rate=lambda _: 0.1,
+        ema=None,
+        dtype=None,
+        scaler=None,
+        channels_last=True,
+        teacher=None,
+        ranks=ranks,
+    )
     plans = [learner.policy.plan(learner.space, step_rng(0, 3, rank=r)) for r in range(size if vary else 1)]
     seen: dict[str, Tensor | None] = {}
 
@@ -147,9 +157,7 @@ def _one_step(ranks: Ranks, vary: bool, size: int) -> tuple[dict[str, Tensor | N
         seen.update((n, copy.deepcopy(p.grad)) for n, p in supernet.named_parameters())
 
     learner.optimizer.register_step_pre_hook(keep)
-    outcome = steps.train_step(
-        learner, plans, shards_of_one(ranks), share=1.0, seed=0, step=3, updates=0, stop=None
-    )
+    outcome = train_step(learner, plans, shards_of_one(ranks), share=1.0, seed=0, step=3, updates=0)
     return seen, outcome, [plan.archs[0] for plan in plans]
 
 
