@@ -301,6 +301,32 @@ class ExportSettings(Settings):
 
 
 @dataclass(frozen=True)
+class AuditSettings(Settings):
+    """`nas audit`: whether a supernet's ranking can be trusted."""
+
+    run: str = setting(MISSING, "run folder of a training", metavar="RUN", argument=True)
+    networks: int = setting(
+        12, "networks to train alone, spread over the cost", group=SEARCH, metavar="N", least=3, most=10_000
+    )
+    epochs: int | None = setting(
+        None, "epochs of each alone; those of the supernet if left out", group=TRAINING, metavar="N", least=1
+    )
+    seed: int = setting(
+        0,
+        "of the networks drawn and of their trainings",
+        group=TRAINING,
+        metavar="N",
+        least=0,
+        most=2**32 - 1,
+    )
+    data_dir: str | None = setting(
+        None, "where the files of named data sets lie, if not where they were", group=DATA, metavar="DIR"
+    )
+    device: str = setting("auto", "auto, cpu, cuda or cuda:N", group=TRAINING, metavar="DEVICE")
+    dry_run: bool = setting(False, "show the plan and its cost, and do nothing", group=RUN, short="-n")
+
+
+@dataclass(frozen=True)
 class ShowSettings(Settings):
     """`nas show`: what a run found."""
 
