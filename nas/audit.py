@@ -166,7 +166,7 @@ def _facts(job: Job, folder: Path, alone: StandAlone, settings: AuditSettings) -
         "supernet": weights_digest(folder),
         "space": job.space.digest,
         "data": job.data.fingerprint,
-        "validation_examples": len(job.data.validation),
+        "validation": f"{job.data.sizes['validation']} {job.data.unit}",
         "recipe": job.recipe.describe(),
         "alone": alone.recipe.describe(),
         "seed": settings.seed,
@@ -193,7 +193,7 @@ def _dry_run(
 def _time_pass(job: Job, arch: Arch) -> float:
     """Seconds of a forward and a backward pass over a batch, on the second go."""
     module = job.space.build(arch).to(job.device).train()
-    x = job.space.example(arch, min(job.settings.batch_size, len(job.data.train)), job.device)
+    x = job.space.example(arch, min(job.settings.batch_size, job.data.sizes["train"]), job.device)
     taken = 0.0
     for _ in range(2):
         start = time.perf_counter()

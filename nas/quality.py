@@ -1,4 +1,4 @@
-"""How good a supernet's networks are on the validation split, whatever the data."""
+"""How good a supernet's networks are on the validation split, by the measure of the data's kind."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from nas.objectives import Objective
 from nas.train import calibration
 from supernets import Supernet
 
-_BATCH = 500  # validation images per forward pass
-
 
 def quality(supernet: Supernet, data: Data, device: str) -> Objective:
-    """The objective that says so: accuracy of images."""
-    return make.accuracy(
-        supernet, data.validation_batches(_BATCH), calibration(data), len(data.validation), device
-    )
+    """The objective that says so: accuracy of images, perplexity of text."""
+    batches = data.validation_batches(data.evaluation_batch)
+    run = make.one_pass(supernet, batches, calibration(data))
+    measure = {"accuracy": make.accuracy, "perplexity": make.perplexity}[data.score]
+    return measure(run, f"{batches.count} validation {data.unit}", device)

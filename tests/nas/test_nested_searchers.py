@@ -115,6 +115,37 @@ def test_told_again_they_repeat_and_a_space_or_limit_that_does_not_fit_is_named(
         resolve("searcher", "mix_n_match")(Problem(space, 2, lambda p: np.zeros(len(p)), 4, 0))
 
 
+def test_a_matformer_of_text_is_trained_mixed_and_audited(tmp_path, monkeypatch, capfd) -> None:
+    """Without the names of its space or objective anywhere: perplexity falls, so lower is better."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NAS_DEVICE", "cpu")
+    Path("text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 80)
+    sizes = (
+        "depths=[2]",
+        "embed_dims=[8]",
+        "heads=[2]",
+        "head_dim=4",
+        "kv_group=1",
+        "ffn_ratios=[0.5,1.0,2.0]",
+    )
+    given = [word for setting in sizes for word in ("--space-set", setting)]
+    text = "--data text:text.txt --context 16 --batch-size 8 --epochs 2 --recipe matformer --name m -q"
+    assert main(["train", "--space", "gpt", *given, *text.split()]) == 0
+    capfd.readouterr()
+    search = "search --supernet runs/m --searcher mix_n_match --objectives perplexity,params --name s"
+    assert main([*search.split(), "--no-export", "--json", "-q"]) == 0
+    document = json.loads(capfd.readouterr().out)
+    assert document["evaluated"] == 2 * 2 + 1
+    assert main(["audit", "runs/m", "--networks", "3", "--epochs", "1", "--json", "-q"]) == 0
+    audit = json.loads(capfd.readouterr().out)
+    assert audit["what"] == "perplexity"
+    rows = audit["networks"]
+    best = min(rows, key=lambda row: row["alone"])
+    assert best["alone_rank"] == 1
+    assert all(1 < row["alone"] < 256 for row in rows)
+    assert audit["fidelity"]["gap"] == np.mean([row["supernet"] - row["alone"] for row in rows])
+
+
 def test_a_sortednet_is_trained_and_its_members_looked_up(tmp_path, monkeypatch, capfd) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NAS_DEVICE", "cpu")
