@@ -13,8 +13,8 @@ from search_spaces.errors import InputError
 
 GOAL, SEARCH, RESULT = "Target and limits", "Search", "Result"
 MODEL, DATA, TRAINING, RUN = "Space and recipe", "Data", "Training", "Run"
-SERVER, OUTPUT = "Server", "Output"
-GROUPS = (GOAL, SEARCH, RESULT, MODEL, DATA, TRAINING, SERVER, RUN, OUTPUT)  # as `--help` shows them
+TEXT, SERVER, OUTPUT = "Text", "Server", "Output"
+GROUPS = (GOAL, SEARCH, RESULT, MODEL, DATA, TRAINING, TEXT, SERVER, RUN, OUTPUT)  # as `--help` shows them
 
 OBJECTIVES = ("accuracy", "perplexity", "latency", "params", "macs", "memory")
 
@@ -324,6 +324,48 @@ class AuditSettings(Settings):
     )
     device: str = setting("auto", "auto, cpu, cuda or cuda:N", group=TRAINING, metavar="DEVICE")
     dry_run: bool = setting(False, "show the plan and its cost, and do nothing", group=RUN, short="-n")
+
+
+@dataclass(frozen=True)
+class GenerateSettings(Settings):
+    """`nas generate`: text from a language model of a run."""
+
+    run: str = setting(MISSING, "run folder of a search or a training", metavar="RUN", argument=True)
+    arch: str = setting(
+        "largest",
+        "which network: largest, smallest, best, an ID of 'nas show', or a JSON file",
+        group=TEXT,
+        metavar="ID",
+    )
+    prompt: str | None = setting(
+        None, "what the text begins with; a line end if left out", group=TEXT, metavar="TEXT"
+    )
+    tokens: int | None = setting(
+        None, "how many bytes to add; 200, or what the context holds", group=TEXT, metavar="N", least=1
+    )
+    temperature: float | None = setting(
+        None, "draw bytes by chance; below 1 likelier ones more often", group=TEXT, metavar="T", least=1e-3
+    )
+    top_k: int | None = setting(
+        None, "with --temperature, draw of so many likeliest only", group=TEXT, metavar="N", least=1
+    )
+    seed: int = setting(0, "seed of the draws", group=TEXT, metavar="N", least=0)
+    draft: str | None = setting(
+        None,
+        "a network that proposes bytes for the other to check: as --arch, or exit:N after N blocks",
+        group=TEXT,
+        metavar="ID",
+    )
+    ahead: int = setting(4, "bytes that the draft proposes at a time", group=TEXT, metavar="N", least=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.prompt == "":
+            raise InputError("--prompt is empty; give at least one letter, or leave it out")
+        if self.draft is not None and self.temperature is not None:
+            raise InputError("--draft gives the likeliest text; leave --temperature out")
+        if self.top_k is not None and self.temperature is None:
+            raise InputError("--top-k needs --temperature: without it the likeliest byte is taken")
 
 
 @dataclass(frozen=True)

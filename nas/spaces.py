@@ -43,6 +43,22 @@ def make_space(name: str, given: Mapping[str, Any], data: Data) -> SearchSpace:
     return space
 
 
+def saved_space(record: Mapping[str, Any]) -> SearchSpace:
+    """The space of a run, from what its run.json says of it; the data is not needed.
+
+    Raises:
+        InputError: it cannot be made any more.
+    """
+    name = str(record["name"])
+    factory = resolve("space", name)
+    space: Any = factory
+    if not isinstance(factory, SearchSpace):
+        space = call("space", name, factory, record["settings"])
+    if ":" in name:
+        space.name = name
+    return space
+
+
 def reads_tokens(space: SearchSpace) -> bool:
     """Whether the networks of the space take whole numbers, not pixels."""
     return space.input_dtype is torch.int64

@@ -392,7 +392,15 @@ def load_supernet(folder: Path, settings: TrainSettings, data: Data) -> Supernet
     Raises:
         InputError: the weights are damaged or do not fit the settings.
     """
-    space = make_space(settings.space, settings.space_settings, data)
+    return load_weights(folder, settings, make_space(settings.space, settings.space_settings, data))
+
+
+def load_weights(folder: Path, settings: TrainSettings, space: SearchSpace) -> Supernet:
+    """The trained supernet of a run folder over its space, in eval mode.
+
+    Raises:
+        InputError: the weights are damaged or do not fit the space.
+    """
     supernet = make_supernet(space, settings)
     tensors, _ = load_tensors(folder / WEIGHTS)
     try:

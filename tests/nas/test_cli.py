@@ -25,6 +25,7 @@ from nas.console import Console, plain, printable, quantity
 from nas.settings import (
     DashboardSettings,
     ExportSettings,
+    GenerateSettings,
     SearchSettings,
     ShowSettings,
     SpacesSettings,
@@ -38,6 +39,7 @@ COMMANDS: dict[str, type[Settings]] = {
     "search": SearchSettings,
     "train": TrainSettings,
     "export": ExportSettings,
+    "generate": GenerateSettings,
     "show": ShowSettings,
     "dashboard": DashboardSettings,
     "spaces": SpacesSettings,
