@@ -106,6 +106,15 @@ class TrainSettings(Settings):
         names=partial(names, "recipe"),
         own=True,
     )
+    teacher: str | None = setting(
+        None,
+        "who teaches: a run (its largest subnet), timm:NAME or timm:NAME@FILE",
+        group=MODEL,
+        metavar="TEACHER",
+    )
+    teacher_size: int | None = setting(
+        None, "height and width of the images that a timm teacher sees", group=MODEL, metavar="N", least=4
+    )
     recipe_settings: Mapping[str, Any] = setting(
         {},
         "keyword of the recipe, such as n=4; may be repeated",

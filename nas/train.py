@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import time
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from nas.run_record import read_record, saved_settings
 from nas.runs import begun_by, environment, file_name, new_run, write_record
 from nas.settings import TrainSettings
 from nas.spaces import make_space
+from nas.teacher import ExternalTeacher, open_teacher
 from nas.threads import suitable_threads
 from search_spaces import Arch, InputError, SearchSpace
 from supernets import Supernet
@@ -55,12 +57,15 @@ class Job:
     space: SearchSpace
     recipe: Recipe
     device: str
+    teacher: ExternalTeacher | None = None
 
     @property
     def digest(self) -> str:
         """Names what decides the weights: equal digests train equal supernets."""
         settings = {k: v for k, v in self.settings.as_dict().items() if k in DECIDING}
         described = [settings, self.space.digest, self.recipe.describe(), self.data.fingerprint]
+        if self.teacher is not None:
+            described.append(self.teacher.record)
         return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
     def supernet(self) -> Supernet:
@@ -85,13 +90,33 @@ def prepare(settings: TrainSettings) -> Job:
     for name in ("epochs", "lr"):
         if (value := getattr(settings, name)) is not None:
             given[name] = value
-    recipe = call("recipe", settings.recipe, resolve("recipe", settings.recipe), given)
+    factory = resolve("recipe", settings.recipe)
+    if settings.teacher is not None and "teacher" in inspect.signature(factory).parameters:
+        given.setdefault("teacher", "given")
+    recipe = call("recipe", settings.recipe, factory, given)
     if not isinstance(recipe, Recipe):
         raise InputError(f"recipe {settings.recipe!r} made a {type(recipe).__name__}, not a Recipe")
     settings = replace(settings, scheme=settings.scheme or recipe.scheme)  # so that run.json records it
     make_scheme(settings)
     check_recipe(recipe, space)
-    return Job(settings, data, space, recipe.fitted(space), pick_device(settings.device))
+    teacher = _teacher(settings, recipe, data)
+    return Job(settings, data, space, recipe.fitted(space), pick_device(settings.device), teacher)
+
+
+def _teacher(settings: TrainSettings, recipe: Recipe, data: Data) -> ExternalTeacher | None:
+    """The teacher of the settings, where the recipe asks for one; a slip is said before anything is read."""
+    asks = any(phase.teacher == "given" for phase in recipe.phases)
+    if settings.teacher is None:
+        if asks:
+            raise InputError(
+                f"recipe {settings.recipe!r} needs a teacher: --teacher RUN, timm:NAME or timm:NAME@FILE"
+            )
+        return None
+    if not asks:
+        raise InputError(
+            f"recipe {settings.recipe!r} learns from no --teacher; uniform and progressive_shrinking can"
+        )
+    return open_teacher(settings.teacher, data, settings.teacher_size)
 
 
 def settings_of(folder: Path) -> TrainSettings:
@@ -296,6 +321,7 @@ def train_in(
                 device=job.device,
                 precision=cast(Precision, job.settings.precision),
                 checkpoint_minutes=job.settings.checkpoint_minutes,
+                teacher=job.teacher.to(job.device) if job.teacher else None,
                 report=report if ranks.first else None,
                 ranks=ranks,
                 vary_archs=job.settings.vary_archs,
@@ -328,8 +354,13 @@ def _begin(job: Job, folder: Path, ranks: Ranks) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / "run.json").exists():
         check_data(folder, job.data)
-        return read_record(folder)
-    record = {
+        known = read_record(folder)
+        if job.teacher is not None and known.get("teacher") != job.teacher.record:
+            raise InputError(
+                f"teacher {job.settings.teacher!r} is not what {folder} began with; start a new run"
+            )
+        return known
+    record: dict[str, Any] = {
         "what": "train",
         "settings": job.settings.as_dict(),
         "space": _space_record(job.space),
@@ -338,6 +369,8 @@ def _begin(job: Job, folder: Path, ranks: Ranks) -> dict[str, Any]:
         "digest": job.digest,
         **environment(),
     }
+    if job.teacher is not None:
+        record["teacher"] = job.teacher.record
     if ranks.size > 1:
         record |= {"ranks": ranks.size, "launch": launch()}
     write_record(folder, record)
