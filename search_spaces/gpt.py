@@ -40,7 +40,7 @@ def space(
     *,
     classes: int = 256,
     context: int = 256,
-    depths: Sequence[int] = (2, 3, 4),
+    depths: Sequence[int] = (2, 4, 6),
     embed_dims: Sequence[int] = (96, 128),
     heads: Sequence[int] = (2, 4),
     kv_group: int = 2,
