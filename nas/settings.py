@@ -122,6 +122,12 @@ class TrainSettings(Settings):
         metavar="KEY=VALUE",
         flag="--recipe-set",
     )
+    init: str | None = setting(
+        None,
+        "begin with these weights: RUN, FILE.safetensors, timm:NAME or timm:NAME@FILE",
+        group=MODEL,
+        metavar="WEIGHTS",
+    )
     data: str = setting(
         "digits",
         "digits, imagefolder:DIR, npz:FILE, text:PATH, or a set of torchvision such as cifar10",

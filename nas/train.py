@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
+from rich.markup import escape
 
 from nas.config import options
 from nas.console import Console, quantity
@@ -39,6 +40,7 @@ from supernets.distributed import (
 from supernets.evaluate import scores
 from supernets.precision import Precision
 from supernets.recipe import Recipe
+from supernets.resume import CHECKPOINT
 from supernets.schemes import Scheme
 from supernets.trainer import LOG, Progress, check_recipe, train
 
@@ -197,9 +199,10 @@ def _run(settings: TrainSettings, console: Console, ranks: Ranks) -> Mapping[str
     tell(job, console)
     if settings.dry_run:
         return dry_run(job, console) if ranks.first else None
+    begun = begin(job) if settings.init is not None and settings.resume is None else None
     folder = ranks.from_first(lambda: _folder(job))
     with suitable_threads(job.space, -(-settings.batch_size // ranks.size)):
-        result = train_in(job, folder, console, f"{_command()} --resume {folder}", ranks)
+        result = train_in(job, folder, console, f"{_command()} --resume {folder}", ranks, begun)
     if result is not None:
         console.next_step(f"nas search --supernet {folder} --target jetson")
     return result
@@ -283,18 +286,51 @@ def _time_step(job: Job) -> float:
     return (time.perf_counter() - start) * (1 if plan.spread else phase.accumulate)
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A supernet with its first values, and where they come from, for the record; None: from the seed."""
+
+    supernet: Supernet
+    init: Mapping[str, Any] | None
+
+
+def begin(job: Job) -> Begun:
+    """A supernet with the first values of a training.
+
+    Raises:
+        InputError: the weights that it shall begin with do not fit, or cannot be read.
+        OSError: they are not there, or could not be fetched.
+    """
+    supernet = job.supernet()
+    if job.settings.init is None:
+        return Begun(supernet, None)
+    from nas.initial import begin_with
+
+    return Begun(supernet, begin_with(supernet, job.settings.init, job.data))
+
+
 def train_in(
-    job: Job, folder: Path, console: Console, resume_command: str, ranks: Ranks = ALONE
+    job: Job,
+    folder: Path,
+    console: Console,
+    resume_command: str,
+    ranks: Ranks = ALONE,
+    begun: Begun | None = None,
 ) -> Mapping[str, Any] | None:
     """Trains in `folder`, from a checkpoint there if there is one, and scores the two extremes.
 
     Of several ranks the first scores, writes the record and returns it; the others return None.
 
     Raises:
+        InputError: the weights to begin with do not fit.
         KeyboardInterrupt: with `resume_command` for the command line.
     """
-    record = ranks.from_first(lambda: _begin(job, folder, ranks))
-    supernet = job.supernet()
+    if begun is None:  # a checkpoint holds all that the first values have led to
+        begun = Begun(job.supernet(), None) if (folder / CHECKPOINT).exists() else begin(job)
+    supernet, init = begun.supernet, begun.init
+    record = ranks.from_first(lambda: start_record(job, folder, init, ranks))
+    if init is not None:
+        console.say(f"[bold]init[/bold]      {escape(init['summary'])}")
     phases = "; ".join(f"{p.name} {p.epochs} epochs" for p in job.recipe.phases)
     weights = float(sum(p.numel() for p in supernet.parameters()))
     where = job.device if ranks.size == 1 else f"{ranks.size} x {torch.device(job.device).type}"
@@ -349,7 +385,9 @@ def train_in(
     return {"run": str(folder), **record["result"]}
 
 
-def _begin(job: Job, folder: Path, ranks: Ranks) -> dict[str, Any]:
+def start_record(
+    job: Job, folder: Path, init: Mapping[str, Any] | None, ranks: Ranks = ALONE
+) -> dict[str, Any]:
     """The record of the run in `folder`, written if there is none yet."""
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / "run.json").exists():
@@ -367,6 +405,7 @@ def _begin(job: Job, folder: Path, ranks: Ranks) -> dict[str, Any]:
         "recipe": job.recipe.describe(),
         "data": job.data.describe(),
         "digest": job.digest,
+        "init": init,
         **environment(),
     }
     if job.teacher is not None:

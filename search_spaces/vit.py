@@ -23,6 +23,7 @@ from search_spaces.choice import Choice
 from search_spaces.errors import SpaceError, did_you_mean
 from search_spaces.relative_attention import RelativeAttention
 from search_spaces.rules import heads as fused_heads
+from search_spaces.rules import leading
 from search_spaces.skeleton import remembered
 from search_spaces.space import SearchSpace
 
@@ -100,7 +101,7 @@ def space(
         choices,
         build,
         input_shape=(channels, image_size, image_size),
-        rules={"blocks.*.attn.qkv.*": fused_heads(3)},
+        rules={"blocks.*.attn.qkv.*": fused_heads(3), "cls_token": leading, "pos_embed": leading},
         channel_groups=[_hidden(b) for b in range(max(depths))],
         settings={
             "classes": classes,

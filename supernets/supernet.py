@@ -113,6 +113,10 @@ class Supernet(nn.Module):
                     self.scheme.touch(slot.name, slot.shape, view, arch)
         return {name: mask for name, mask in masks.items() if mask is None or bool(mask.any())}
 
+    def largest_shapes(self) -> dict[str, Shape]:
+        """The largest shape of each tensor of the plain networks; a tied one is under its first name."""
+        return {name: tuple(map(max, zip(*seen, strict=True))) for name, seen in self._shapes.items()}
+
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that weight decay shall leave alone, as timm's optimisers ask for them."""
         return {f"shared.{name}" for name in self.scheme.undecayed()}
@@ -234,7 +238,7 @@ class Supernet(nn.Module):
                     f"weight {name!r} of {self.space.name!r} is {' or '.join(map(str, sorted(seen)))}: "
                     "tensors of different ranks cannot be shared; give them different names"
                 )
-        largest = {name: tuple(map(max, zip(*seen))) for name, seen in shapes.items()}
+        largest = self.largest_shapes()
         plain: dict[str, Tensor] = {}
         self._tied: dict[str, str] = {}  # further names of a tensor, and its first
         for arch in _covering(self.space):
