@@ -58,20 +58,20 @@ def initialise(supernet: Supernet, plain: Mapping[str, Tensor], *, same_classes:
         given[POSITIONS] = given[POSITIONS][:, 1:]
         del given[TOKEN]
         changes.append("without the class token")
-    for name, shape in wanted.items():
-        if name in fresh:
-            state[name] = supernet.shared_state()[name].detach()
-        elif name in given:
-            state[name] = _fitted(supernet, name, given[name], shape, TOKEN in wanted, changes)
-    missing = [name for name in wanted if name not in state]
+    missing = [name for name in wanted if name not in given and name not in fresh]
     spare = [name for name in given if name not in wanted]
     beyond = [name for name in spare if _layer(name) is not None and _first(name) in wanted]
-    if beyond:
-        deepest = 1 + max(number for name in wanted if (number := _layer(name)) is not None)
-        changes.append(f"the first {deepest} of {1 + max(_layer(name) or 0 for name in beyond)} layers")
     unknown = [name for name in spare if name not in beyond]
     if missing or unknown:
         raise InputError(_mismatch(supernet, plain, missing, unknown))
+    if beyond:
+        deepest = 1 + max(number for name in wanted if (number := _layer(name)) is not None)
+        changes.append(f"the first {deepest} of {1 + max(_layer(name) or 0 for name in beyond)} layers")
+    for name, shape in wanted.items():
+        if name in fresh:
+            state[name] = supernet.shared_state()[name].detach()
+        else:
+            state[name] = _fitted(supernet, name, given[name], shape, TOKEN in wanted, changes)
     supernet.load_shared_state(supernet.scheme.fit(state))
     return Initialised(len(state) - len(fresh), fresh, tuple(dict.fromkeys(changes)))
 
