@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from search_spaces import Choice, InputError, SearchSpace, SpaceError
+from search_spaces import Choice, InputError, SearchSpace, SpaceError, gpt
 from search_spaces.nesting import grid
 from supernets import Supernet
 from supernets.plan import Member, StepPlan
@@ -260,3 +260,41 @@ def test_the_recipe_with_exits_trains_all_depths(make_images, tmp_path) -> None:
     x, y = images.one(9, 0)
     for arch in Exits((1, 2, 4)).listed(DEEP):
         assert (supernet(x, arch).argmax(1) == y).float().mean() > 0.8
+
+
+GPT = gpt.space(
+    classes=16,
+    context=8,
+    depths=(1, 2, 4),
+    embed_dims=(8,),
+    heads=(2,),
+    kv_group=1,
+    head_dim=4,
+    ffn_ratios=(2.0,),
+)
+
+
+def test_a_language_model_learns_at_all_its_exits_as_if_each_were_trained_for_itself() -> None:
+    """SoFT on the real network: the mean of the gradients of the three depths, in one pass."""
+    supernet = Supernet(GPT)
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randint(0, 16, (2, 3, 8), generator=generator)
+    targets = F.one_hot(y, 16).float()
+    policy = Exits((1, 2, 4))
+    whole = grads(supernet, policy.plan(GPT, step_rng(0, 0)), x, targets)
+    single = [grads(supernet, StepPlan((Member(a),)), x, targets) for a in policy.listed(GPT)]
+    for name, grad in whole.items():
+        mean = sum(part[name] for part in single if name in part) / 3
+        torch.testing.assert_close(grad, mean, rtol=1e-4, atol=1e-6)
+    assert len(whole) == len(list(supernet.parameters()))
+    alone = sum(p.numel() for p in GPT.build(GPT.largest).parameters())
+    assert sum(p.numel() for p in supernet.parameters()) == alone
+
+
+def test_an_exit_that_the_network_does_not_have_is_refused() -> None:
+    supernet = Supernet(GPT)
+    x = GPT.example(GPT.largest)
+    with pytest.raises(InputError, match="exit 9 is not between 1 and the network's 4 blocks"):
+        grads(supernet, Exits((1, 9)).plan(GPT, step_rng(0, 0)), x, F.one_hot(x, 16).float())
+    with pytest.raises(SpaceError, match="depth = 3 is not an option"):
+        Exits((1, 3)).listed(GPT)
