@@ -17,6 +17,7 @@ from rich.markup import escape
 from nas.config import options
 from nas.console import Console, quantity
 from nas.data import Data, load_data
+from nas.data.batches import TrainBatches
 from nas.resolve import call, resolve
 from nas.run_record import read_record, saved_settings
 from nas.runs import begun_by, environment, file_name, new_run, write_record
@@ -75,8 +76,11 @@ class Job:
         return make_supernet(self.space, self.settings)
 
     def batches(self) -> Any:
-        """The training batches."""
-        return self.data.train_batches(self.settings.batch_size, self.settings.seed)
+        """The training batches, changed on the GPU where there is one and the pixels are in memory."""
+        batches = self.data.train_batches(self.settings.batch_size, self.settings.seed)
+        if self.device == "cpu" or not isinstance(batches, TrainBatches) or not batches.store.in_memory:
+            return batches
+        return replace(batches, device=torch.device(self.device))
 
 
 def prepare(settings: TrainSettings) -> Job:

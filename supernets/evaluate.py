@@ -49,34 +49,32 @@ def recalibrate(module: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
         return module.eval()
     momenta = [norm.momentum for norm in norms]
     # Made outside inference mode: a module that is exported or fine-tuned later must be free to use them.
-    sums = []
-    for norm in norms:
-        assert norm.running_mean is not None
-        norm.running_mean = torch.zeros_like(norm.running_mean, memory_format=torch.contiguous_format)
-        norm.running_var = torch.ones_like(norm.running_mean)
-        norm.num_batches_tracked = torch.zeros((), dtype=torch.long, device=norm.running_mean.device)
+    running = [norm.running_mean for norm in norms if norm.running_mean is not None]
+    sizes, device = [len(mean) for mean in running], running[0].device
+    # All layers' statistics lie in one tensor: a batch adds them up in one operation, not in three per layer.
+    of_batch = torch.zeros(2, sum(sizes), dtype=running[0].dtype, device=device)
+    # Sums in float64, so that the order of the batches is lost in rounding to float32.
+    total = torch.zeros_like(of_batch, dtype=torch.float64)
+    for norm, statistics in zip(norms, of_batch.split(sizes, dim=1), strict=True):
+        norm.running_mean, norm.running_var = statistics
+        norm.num_batches_tracked = torch.zeros((), dtype=torch.long, device=device)
         norm.momentum = 1.0  # the running statistics become those of the batch
-        # Sums in float64, so that the order of the batches is lost in rounding to float32.
-        sums.append(
-            torch.zeros(2, len(norm.running_mean), dtype=torch.float64, device=norm.running_mean.device)
-        )
     only_batch_statistics(module)
     count = 0
     try:
         with torch.inference_mode():
             for x in batches:
-                module(channels_last(x.to(sums[0].device)))
+                module(channels_last(x.to(device)))
                 count += 1
-                for norm, total in zip(norms, sums, strict=True):
-                    total += torch.stack((norm.running_mean, norm.running_var))  # type: ignore[arg-type]
+                total += of_batch
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         module.eval()
     if not count:
         raise InputError("batch-norm calibration got no images; give at least one batch of training images")
-    for norm, total in zip(norms, sums, strict=True):
-        mean, variance = (total / count).to(norm.running_mean.dtype)  # type: ignore[union-attr]
+    mean_of_all = (total / count).to(of_batch.dtype)
+    for norm, (mean, variance) in zip(norms, mean_of_all.split(sizes, dim=1), strict=True):
         norm.running_mean, norm.running_var = mean.clone(), variance.clone()
         norm.num_batches_tracked = torch.full_like(norm.num_batches_tracked, count)  # type: ignore[arg-type]
     return module

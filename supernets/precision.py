@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -9,6 +11,21 @@ import torch
 from search_spaces.errors import InputError, did_you_mean
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@contextmanager
+def tensor_cores(device: torch.device) -> Iterator[None]:
+    """Within it, what stays in float32 is multiplied as TF32 on CUDA: 10 bits of mantissa, many times faster.
+
+    On a CPU nothing changes; afterwards the setting is what it was.
+    """
+    before = torch.get_float32_matmul_precision()
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:

@@ -27,7 +27,8 @@ from supernets.files import clean_temporaries, lock
 from supernets.interrupt import Interrupted, StopRequest, stop_on_signal
 from supernets.optimiser import make_optimizer, make_schedule
 from supernets.plan import StepPlan
-from supernets.precision import Precision, autocast_dtype
+from supernets.precision import Precision, autocast_dtype, tensor_cores
+from supernets.prefetch import ahead
 from supernets.progress import Clock, EpochSums, Progress, append_line, truncate_log
 from supernets.recipe import Phase, Recipe
 from supernets.resume import WEIGHTS, Position, Saved, load_training, save_training
@@ -154,7 +155,11 @@ def train(
     if vary_archs:
         settings["vary_archs"] = True
     settings = json.loads(json.dumps(settings))  # as it will be read back
-    with ExitStack() as held, stop_on_signal(_ECHO_S if ranks.size > 1 else 0.0) as stop:
+    with (
+        ExitStack() as held,
+        tensor_cores(device),
+        stop_on_signal(_ECHO_S if ranks.size > 1 else 0.0) as stop,
+    ):
         saved = ranks.from_first(lambda: _open(folder, settings, resume, held))
         supernet.to(device)
         ranks.copy_first(list(supernet.shared_state().values()))
@@ -215,6 +220,8 @@ def _run_phase(run: _Run, learner: Learner, span: _Span, position: Position) -> 
     unit = "tokens" if run.supernet.space.input_dtype is torch.int64 else "images"
     while position.epoch < span.end:
         batches = shards(run.data, position.epoch, position.step * phase.accumulate, run.ranks)
+        if learner.device.type == "cuda" and getattr(run.data, "threaded", False):
+            batches = ahead(batches)  # on a CPU it would take the cores from the training itself
         lr = 0.0
         while position.step < span.steps:
             updates = position.global_step - span.first_step

@@ -28,22 +28,32 @@ class BatchAugmentation:
         """The settings as JSON-able values."""
         return {"kind": "batch", **asdict(self)}
 
-    def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        """Changed copies of `images` [B, C, H, W], on the same scale of values.
+    def __call__(
+        self, images: Tensor, rng: torch.Generator, first: int = 0, total: int | None = None
+    ) -> Tensor:
+        """Changed copies of `images` [B, C, H, W], on the same scale of values and the same device.
+
+        As part of a batch of `total` from image `first` on they change as they would in the whole batch. The
+        draws are made on the CPU, so that they are the same for every device.
 
         uint8 stays uint8 as long as pixels only move; turning and zooming interpolate and return float32.
         """
+        if not len(images):
+            return images
         if self.rotation_deg or self.zoom:
-            return self._turned(images, rng)
-        return self._moved(images, rng)
+            return self._turned(images, rng, first, total)
+        return self._moved(images, rng, first, total)
 
-    def _moved(self, images: Tensor, rng: torch.Generator) -> Tensor:
+    def _moved(self, images: Tensor, rng: torch.Generator, first: int, total: int | None) -> Tensor:
         count, channels, height, width = images.shape
+        drawn = count if total is None else total
         shift = min(self.shift, height - 1, width - 1)  # reflection cannot reach further than the image
-        rows = torch.arange(height) + torch.randint(2 * shift + 1, (count, 1), generator=rng)
-        columns = torch.arange(width) + torch.randint(2 * shift + 1, (count, 1), generator=rng)
-        mirrored = torch.rand(count, 1, generator=rng) < 0.5 * self.flip
+        rows = torch.arange(height) + torch.randint(2 * shift + 1, (drawn, 1), generator=rng)
+        columns = torch.arange(width) + torch.randint(2 * shift + 1, (drawn, 1), generator=rng)
+        mirrored = torch.rand(drawn, 1, generator=rng) < 0.5 * self.flip
         columns = torch.where(mirrored, columns.flip(1), columns)
+        rows, columns = rows[first : first + count], columns[first : first + count]
+        rows, columns = rows.to(images.device), columns.to(images.device)
         if self.padding == "zero":
             images = F.pad(images, (shift,) * 4)
         else:
@@ -53,19 +63,20 @@ class BatchAugmentation:
         moved = images.reshape(count, channels, -1).gather(2, flat.expand(-1, channels, -1))
         return moved.view(count, channels, height, width)
 
-    def _turned(self, images: Tensor, rng: torch.Generator) -> Tensor:
+    def _turned(self, images: Tensor, rng: torch.Generator, first: int, total: int | None) -> Tensor:
         count, _, height, width = images.shape
-        draws = 2 * torch.rand(4, count, generator=rng) - 1  # in [-1, 1)
+        drawn, own = count if total is None else total, slice(first, first + count)
+        draws = (2 * torch.rand(4, drawn, generator=rng) - 1)[:, own]  # in [-1, 1)
         angle = draws[0] * math.radians(self.rotation_deg)
         zoom = 1 / (1 + draws[1] * self.zoom)
-        mirror = 1 - 2.0 * (torch.rand(count, generator=rng) < 0.5 * self.flip)
+        mirror = 1 - 2.0 * (torch.rand(drawn, generator=rng) < 0.5 * self.flip)[own]
         across = draws[2] * 2 * self.shift / width  # grid coordinates: the image spans 2
         down = draws[3] * 2 * self.shift / height
         cos, sin = zoom * angle.cos(), zoom * angle.sin()
         theta = torch.stack(
             [torch.stack([cos * mirror, -sin, across], 1), torch.stack([sin * mirror, cos, down], 1)], 1
         )
-        grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+        grid = F.affine_grid(theta.to(images.device), list(images.shape), align_corners=False)
         border = "zeros" if self.padding == "zero" else "reflection"
         return F.grid_sample(images.float(), grid, mode="bilinear", padding_mode=border, align_corners=False)
 

@@ -13,6 +13,10 @@ from nas.data.augment import BatchAugmentation, PictureAugmentation
 from nas.data.seeds import AUGMENT, ORDER, stream, torch_stream
 from nas.data.splits import Indices
 from nas.data.store import Store
+from supernets.batches import Shard
+from supernets.distributed import ALONE, Ranks
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,8 @@ class Normalisation:
 
     def __call__(self, images: Tensor) -> Tensor:
         """`images` [B, C, H, W] of any type as normalised float32."""
-        mean = torch.tensor(self.mean).view(-1, 1, 1)
-        std = torch.tensor(self.std).view(-1, 1, 1)
+        mean = torch.tensor(self.mean, device=images.device).view(-1, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(-1, 1, 1)
         return ((images.float() / self.divisor - mean) / std).contiguous()
 
 
@@ -44,6 +48,15 @@ class TrainBatches:
     seed: int
     normalise: Normalisation
     augmentation: BatchAugmentation | PictureAugmentation | None
+    device: torch.device = CPU  # where whole batches are changed and normalised; draws do not depend on it
+
+    @property
+    def threaded(self) -> bool:
+        """Whether another thread may read ahead: not where pictures are changed in this process.
+
+        Their transforms draw from the global generators, which the training seeds too.
+        """
+        return not isinstance(self.augmentation, PictureAugmentation) or self.store.workers > 0
 
     @property
     def steps(self) -> int:
@@ -55,18 +68,33 @@ class TrainBatches:
 
         The batches before `start` cost nothing.
         """
+        return ((part.x, part.y) for part in self.shards(epoch, start, ALONE) if len(part.y))
+
+    def shards(self, epoch: int, start: int, ranks: Ranks) -> Iterator[Shard]:
+        """The part of each batch that is this rank's, read and changed without the rest, as in `epoch`."""
         order = stream(ORDER, self.seed, epoch).permutation(self.indices)
         batches = in_batches(order, self.batch_size)[start : self.steps]
         if not batches:
             return
+        mine = [batch[slice(*ranks.share(len(batch)))] for batch in batches]
         if isinstance(self.augmentation, PictureAugmentation):
-            read = self.store.read_changed(batches, self.augmentation, (self.seed, epoch))
+            read = self.store.read_changed(mine, self.augmentation, (self.seed, epoch))
         else:
-            read = self.store.read(batches)
+            read = self.store.read(mine)
         for number, (images, index) in enumerate(read, start):
+            total = len(batches[number - start])
+            first, _ = ranks.share(total)
+            images, labels = self._moved(images), self._moved(self.labels[index])
             if isinstance(self.augmentation, BatchAugmentation):
-                images = self.augmentation(images, torch_stream(AUGMENT, self.seed, epoch, number))
-            yield self.normalise(images), self.labels[index]
+                rng = torch_stream(AUGMENT, self.seed, epoch, number)
+                images = self.augmentation(images, rng, first, total)
+            yield Shard(self.normalise(images), labels, first, total)
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        """On the device, from pinned memory, so that the copy does not wait for what runs there."""
+        if self.device.type != "cuda":
+            return tensor
+        return tensor.pin_memory().to(self.device, non_blocking=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +122,8 @@ class FixedBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for images, index in self.store.read(in_batches(self.indices, self.batch_size)):
-            yield self.normalise(images), self.labels[index]
+            if len(index):
+                yield self.normalise(images), self.labels[index]
 
 
 def in_batches(indices: Indices, batch_size: int) -> list[Indices]:

@@ -31,6 +31,11 @@ class Store(Protocol):
     """Images of one size, numbered from 0."""
 
     @property
+    def workers(self) -> int:
+        """Processes that read; 0: this one reads."""
+        ...
+
+    @property
     def in_memory(self) -> bool:
         """Whether reading an image costs no decoding."""
         ...
@@ -45,7 +50,10 @@ class Store(Protocol):
         ...
 
     def read(self, batches: Sequence[Indices]) -> Iterator[Batch]:
-        """The images of each batch as they are stored; one that turns out damaged is left out."""
+        """The images of each batch as they are stored; one that turns out damaged is left out.
+
+        A batch for each that is asked for, also where nothing is left of it.
+        """
         ...
 
     def read_changed(
@@ -119,8 +127,8 @@ class FileStore:
                     self.late[number] = Skipped(self.pictures.name(number), reason)
                     log.warning("skipped %s: %s", self.late[number].name, reason)
                     check_skipped(list(self.late.values()), len(self), self.where)
-            if len(index):
-                yield pixels, index
+            whole = pixels if len(index) else torch.empty(0, self.channels, self.size, self.size)
+            yield whole, index
 
 
 @dataclass(frozen=True, eq=False)

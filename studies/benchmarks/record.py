@@ -39,8 +39,13 @@ def figure(
     }
 
 
-def save(script: str, rows: Iterable[Mapping[Any, Any]], packages: Sequence[str] = ()) -> None:
-    """Prints the rows and writes them beside `script` (its `__file__`), with the versions of `packages`."""
+def save(
+    script: str, rows: Iterable[Mapping[Any, Any]], packages: Sequence[str] = (), *, keep: bool = True
+) -> None:
+    """Prints the rows and writes them beside `script` (its `__file__`), with the versions of `packages`.
+
+    Without `keep` nothing is written: rows of a smoke run are no results.
+    """
     rows = list(rows)
     circumstances = {
         "date": date.today().isoformat(),
@@ -54,6 +59,8 @@ def save(script: str, rows: Iterable[Mapping[Any, Any]], packages: Sequence[str]
     widths = {name: max(len(str(row[name])) for row in [*rows, {name: name}]) for name in rows[0]}
     for row in [dict.fromkeys(rows[0]) | {name: name for name in rows[0]}, *rows]:
         print("  ".join(f"{row[name]!s:<{width}}" for name, width in widths.items()).rstrip())
+    if not keep:
+        return
     with Path(script).with_suffix(".csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, [*rows[0], *circumstances])
         writer.writeheader()

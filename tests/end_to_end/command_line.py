@@ -53,6 +53,7 @@ _LOADED = [
     "onnx",
     "onnxscript",
 ]
+_PASSED_ON = ("NAS_", "NO_COLOR", "COLUMNS", "RANK", "LOCAL_", "WORLD_SIZE", "MASTER_")
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(_LOADED)
 
@@ -103,7 +104,7 @@ class CommandProcess:
         die_at: tuple[str, int] | None = None,
     ) -> None:
         self._printed = [cwd / f"{time.monotonic_ns()}.{name}" for name in ("out", "err")]
-        environment = {k: v for k, v in os.environ.items() if k.startswith(("NAS_", "NO_COLOR", "COLUMNS"))}
+        environment = {k: v for k, v in os.environ.items() if k.startswith(_PASSED_ON)}
         self._process = _context.Process(
             target=_nas,
             args=(arguments, str(cwd), [str(p) for p in self._printed], environment, file_limit, die_at),

@@ -207,3 +207,24 @@ def test_importing_the_package_loads_no_heavy_library() -> None:
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_parts_of_several_ranks_are_the_batches_of_one(turned: bool) -> None:
+    """Changes too: a rank draws for the whole batch and changes its own images."""
+    from dataclasses import replace
+
+    from supernets.distributed import Ranks
+
+    data = load_data("digits")
+    batches = data.train_batches(50, 3)
+    how = replace(batches.augmentation, rotation_deg=5.0 * turned, zoom=0.1 * turned, flip=True)
+    batches = replace(batches, augmentation=how)
+    whole = list(batches.epoch(2, 18))
+    parts = [list(batches.shards(2, 18, Ranks(rank, 3))) for rank in range(3)]
+    assert [len(one) for one in parts] == [len(whole)] * 3
+    for (x, y), *mine in zip(whole, *parts, strict=True):
+        assert torch.equal(torch.cat([part.y for part in mine]), y)
+        torch.testing.assert_close(torch.cat([part.x for part in mine]), x, rtol=0, atol=1e-6)
+    few = replace(batches, batch_size=1)
+    assert [len(next(few.shards(0, 0, Ranks(rank, 3))).y) for rank in range(3)] == [0, 0, 1]
