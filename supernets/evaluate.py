@@ -56,8 +56,7 @@ def recalibrate(module: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
     # Sums in float64, so that the order of the batches is lost in rounding to float32.
     total = torch.zeros_like(of_batch, dtype=torch.float64)
     for norm, statistics in zip(norms, of_batch.split(sizes, dim=1), strict=True):
-        norm.running_mean, norm.running_var = statistics
-        norm.num_batches_tracked = torch.zeros((), dtype=torch.long, device=device)
+        _set_statistics(norm, statistics[0], statistics[1], torch.zeros((), dtype=torch.long, device=device))
         norm.momentum = 1.0  # the running statistics become those of the batch
     only_batch_statistics(module)
     count = 0
@@ -75,9 +74,13 @@ def recalibrate(module: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
         raise InputError("batch-norm calibration got no images; give at least one batch of training images")
     mean_of_all = (total / count).to(of_batch.dtype)
     for norm, (mean, variance) in zip(norms, mean_of_all.split(sizes, dim=1), strict=True):
-        norm.running_mean, norm.running_var = mean.clone(), variance.clone()
-        norm.num_batches_tracked = torch.full_like(norm.num_batches_tracked, count)  # type: ignore[arg-type]
+        _set_statistics(norm, mean.clone(), variance.clone(), torch.tensor(count, device=device))
     return module
+
+
+def _set_statistics(norm: nn.Module, mean: Tensor, variance: Tensor, batches: Tensor) -> None:
+    """Past `Module.__setattr__`, which costs as much as a small layer's normalisation."""
+    norm._buffers.update(running_mean=mean, running_var=variance, num_batches_tracked=batches)
 
 
 def calibrated(supernet: Supernet, arch: Arch, calibration: Sequence[Tensor]) -> nn.Module:
