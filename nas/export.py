@@ -62,7 +62,8 @@ def export_onnx(
     """Write `module` as one ONNX file at `path`, verified against PyTorch on `samples`.
 
     Input `input` [B, C, H, W] float32, output `logits` [B, classes]; `input_shape` is (C, H, W). Or tokens
-    [B, T] int64 with logits [B, T, classes]; `input_shape` is (T,). B is free, or 1 without `dynamic_batch`.
+    [B, T] int64 with logits [B, T, classes]; `input_shape` is (T,), the most tokens. B and the number of
+    tokens are free; without `dynamic_batch` B is 1 and the tokens are T.
     `module` is exported in eval mode and left as it was; it is neither copied nor changed. `samples` [N,
     *input_shape] are real inputs, as in training. The same module, metadata
     and versions give the same bytes. `metadata` becomes the file's properties (see `onnx_metadata`): text as
@@ -154,7 +155,9 @@ def _trace(module: nn.Module, example: Tensor, opset: int, dynamic_batch: bool) 
     """The network as torch's exporter writes it, without what only says where it came from."""
     import torch
 
-    shapes = ({0: torch.export.Dim("batch", min=1, max=MAX_BATCH)},) if dynamic_batch else None
+    free = {0: torch.export.Dim("batch", min=1, max=MAX_BATCH)}
+    if not example.is_floating_point():
+        free[1] = torch.export.Dim("tokens", min=1, max=example.shape[1])
     program = torch.onnx.export(
         module,
         (example,),
@@ -165,7 +168,7 @@ def _trace(module: nn.Module, example: Tensor, opset: int, dynamic_batch: bool) 
         external_data=False,
         optimize=True,
         verbose=False,
-        dynamic_shapes=shapes,
+        dynamic_shapes=(free,) if dynamic_batch else None,
     )
     assert program is not None
     model: ModelProto = program.model_proto

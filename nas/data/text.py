@@ -118,7 +118,7 @@ class TextData:
                 "tokens": "bytes",
                 "vocabulary": VOCABULARY,
                 "context": context,
-                "input": {"layout": "NT", "type": "int64", "shape": [context], "range": [0, VOCABULARY - 1]},
+                "input": {"layout": "NT", "type": "int64", "range": [0, VOCABULARY - 1]},
                 "output": "logits of the byte after each position, [N, T, vocabulary]",
             }
         }
