@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas.data import load_data
-from nas.objectives import Limit, accuracy, counted, latency, one_pass
+from nas.objectives import Limit, accuracy, counted, latency, one_pass, perplexity
 from nas.searchers.searcher import everything
 from predictors import targets
+from search_spaces.gpt import space as gpt
 from search_spaces.mobilenet_v3 import space as mobilenet
 from supernets import Supernet
-from supernets.evaluate import recalibrate, top1
+from supernets.evaluate import recalibrate, scores, top1
 
 SPACE = mobilenet(
     classes=10, channels=1, image_size=8, width=0.5, depths=(1, 2), kernels=(3,), expands=(2, 3), dropout=0.0
@@ -92,6 +93,32 @@ def test_accuracy_is_that_of_the_extracted_and_recalibrated_network() -> None:
         "measured",
     )
     assert "359 validation images" in objective.provenance.detail
+
+
+def test_perplexity_and_accuracy_of_a_population_cost_one_pass() -> None:
+    class Windows(list):
+        passes = 0
+
+        def __iter__(self):
+            self.passes += 1
+            return super().__iter__()
+
+    space = gpt(classes=7, context=5, depths=(1,), embed_dims=(8, 16), head_dim=4)
+    tokens = torch.randint(7, (6, 6), generator=torch.Generator().manual_seed(0))
+    batches = Windows([(tokens[:, :-1], tokens[:, 1:])])
+    supernet = Supernet(space, seed=1)
+    run = one_pass(supernet, batches, [])
+    hits, perplexed = accuracy(run, "30 tokens", "cpu"), perplexity(run, "30 tokens", "cpu")
+    population = space.sample(4, np.random.default_rng(0))
+    found = scores(supernet, space.archs(population), list(batches), [])
+    batches.passes = 0
+    assert perplexed.evaluate(population).tolist() == np.exp(found.loss).tolist()
+    assert hits.evaluate(population).tolist() == found.accuracy.tolist()
+    assert batches.passes == 1
+    assert perplexed.evaluate(population[:2]).tolist() == pytest.approx(np.exp(found.loss[:2]).tolist())
+    assert batches.passes == 2
+    assert (perplexed.name, perplexed.unit, perplexed.direction) == ("perplexity", "", "minimize")
+    assert (perplexed.cheap, perplexed.provenance.kind) == (False, "measured")
 
 
 def test_a_limit_is_kept_up_to_the_bound_itself() -> None:
