@@ -22,9 +22,15 @@ from torch import Tensor, nn
 from search_spaces.arch import Arch
 from search_spaces.channel_group import ChannelGroup, inverted_residual
 from search_spaces.choice import Choice
-from search_spaces.errors import SpaceError
+from search_spaces.convolutional import (
+    SMALL_IMAGES,
+    check_sizes,
+    in_force,
+    initialise,
+    resolution_choice,
+)
 from search_spaces.skeleton import remembered
-from search_spaces.space import RESOLUTION, SearchSpace
+from search_spaces.space import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -92,35 +98,25 @@ def space(
         depths: blocks per stage to choose from; default 2 to 4, and 1 to 4 below 96 pixels.
         expands: expansion ratios per block; default 3, 4 and 6, and 1, 2 and 4 below 96 pixels.
         kernels: depthwise kernels per block, odd.
-        resolutions: input sizes to choose from; default `image_size` and smaller ones down to about 4/7 of it
-            in steps of 32 (the paper: 128 to 224 in steps of 4), down to half in steps of 4 below 96 pixels.
+        resolutions: input sizes to choose from; see `convolutional.resolution_choice`.
         dropout: before the classifier, in training.
 
     Raises:
         SpaceError: sizes that make no network.
     """
-    small = image_size < 96
+    small = image_size < SMALL_IMAGES
     layout = IMAGENET if not small else SMALL if image_size >= 24 else TINY
     depths = tuple(depths or ((1, 2, 3, 4) if small else (2, 3, 4)))
     expands = tuple(expands or ((1, 2, 4) if small else (3, 4, 6)))
-    resolutions = tuple(sorted(resolutions or _default_resolutions(image_size)))
-    if min(depths) < 1 or min(classes, channels) < 1 or any(k % 2 == 0 for k in kernels):
-        raise SpaceError(
-            "mobilenet_v3 needs depths, classes and channels of at least 1 and odd kernels, "
-            f"not depths {depths}, classes {classes}, channels {channels}, kernels {tuple(kernels)}"
-        )
-    if max(resolutions) != image_size or min(resolutions) < 8:
-        raise SpaceError(
-            f"resolutions {resolutions} of mobilenet_v3 must start at 8 or more "
-            f"and end at image_size {image_size}"
-        )
-    choices = [Choice(RESOLUTION, resolutions)]
+    check_sizes("mobilenet_v3", depths, classes, channels, width, kernels)
+    resolution = resolution_choice("mobilenet_v3", image_size, resolutions)
+    choices = [resolution]
     groups: list[ChannelGroup] = []
     for s in range(1, len(layout.widths) + 1):
         depth = f"stage{s}.depth"
         choices.append(Choice(depth, depths))
         for b in range(1, max(depths) + 1):
-            deep_enough = {depth: [d for d in depths if d >= b]} if b > min(depths) else None
+            deep_enough = in_force(depth, depths, b)
             choices.append(Choice(f"stage{s}.block{b}.kernel", tuple(kernels), when=deep_enough))
             choices.append(Choice(f"stage{s}.block{b}.expand", expands, when=deep_enough))
             groups += inverted_residual(
@@ -144,16 +140,10 @@ def space(
             "depths": list(depths),
             "expands": list(expands),
             "kernels": list(kernels),
-            "resolutions": list(resolutions),
+            "resolutions": list(resolution.options),
             "dropout": dropout,
         },
     )
-
-
-def _default_resolutions(image_size: int) -> list[int]:
-    step, share = (4, 1 / 2) if image_size < 96 else (32, 4 / 7)
-    least = max(8, int(image_size * share))
-    return [r for r in range(image_size % step, image_size + 1, step) if r >= least] or [image_size]
 
 
 class MobileNetV3(nn.Module):
@@ -195,7 +185,8 @@ class MobileNetV3(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(after, classes)
         if not self.conv_stem.weight.is_meta:
-            _initialise(self)
+            initialise(self)
+            _begin_as_identity(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.blocks(self.bn1(self.conv_stem(x)))
@@ -229,16 +220,8 @@ def _block(
     )
 
 
-def _initialise(network: nn.Module) -> None:
-    """He initialisation over the fan out (He et al. 2015), from torch's default generator."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, 0.0, 0.01)
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, InvertedResidual) and module.has_skip:
-            with torch.no_grad():
+def _begin_as_identity(network: nn.Module) -> None:
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, InvertedResidual) and module.has_skip:
                 module.bn3.weight.zero_()
