@@ -94,9 +94,17 @@ def run(settings: AuditSettings, console: Console) -> Mapping[str, Any]:
     """The command. Returns what `--json` prints."""
     folder = Path(settings.run)
     job = _job(folder, settings)
-    archs = spread_over_cost(job.space, settings.networks, settings.seed)
+    listed = job.recipe.listed(job.space)
+    archs = spread_over_cost(
+        job.space, settings.networks, settings.seed, listed if settings.only_trained else ()
+    )
     if len(archs) < 3:
         raise InputError(f"{job.space.name!r} has {len(archs)} networks; an audit takes at least 3")
+    if listed and (others := len(set(archs) - set(listed))):
+        console.warn(
+            f"{others} of the {len(archs)} networks are none that the training drew; --only-trained leaves "
+            "such networks out"
+        )
     alone = StandAlone(
         job.space,
         job.data,
@@ -209,4 +217,5 @@ def _flags(settings: AuditSettings) -> str:
     usual = AuditSettings(run=settings.run)
     names = ("networks", "epochs", "seed")
     given = {name: getattr(settings, name) for name in names}
-    return "".join(f" --{k} {v}" for k, v in given.items() if v != getattr(usual, k))
+    flags = "".join(f" --{k} {v}" for k, v in given.items() if v != getattr(usual, k))
+    return flags + (" --only-trained" if settings.only_trained else "")

@@ -83,8 +83,11 @@ def verdict(found: Audit) -> list[str]:
     lines = [
         f"Kendall tau {f.tau:.2f} (95 % interval {f.low:.2f} to {f.high:.2f}) over {f.networks} networks",
         f"without the supernet: {sides}",
-        f"mean gap to training alone {f.gap:+.4f} {found.what}; the network that the supernet puts first is "
-        f"{f.regret:.4f} behind the best; {f.monotone:.0%} of the steps up in multiply-adds do not lose",
+        f"alone they are {abs(f.gap):.4f} {found.what} {'better' if f.gap >= 0 else 'worse'} on average; the "
+        f"network that the supernet puts first is {f.regret:.4f} behind the best",
+        f"in the supernet {f.monotone:.0%} of the steps up in multiply-adds do not lose {found.what}"
+        if found.higher_is_better
+        else f"in the supernet {f.monotone:.0%} of the steps up in multiply-adds do not raise {found.what}",
     ]
     best_count = np.nanmax([f.tau_macs, f.tau_params, -1.0])
     if f.low <= 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -12,16 +13,18 @@ from search_spaces import Arch, Population, SearchSpace
 _POOL = 4096
 
 
-def spread_over_cost(space: SearchSpace, n: int, seed: int = 0) -> list[Arch]:
+def spread_over_cost(space: SearchSpace, n: int, seed: int = 0, among: Sequence[Arch] = ()) -> list[Arch]:
     """The smallest, the largest, and n - 2 random archs between them, one per stratum of multiply-adds.
 
     Strata are equally wide on a logarithmic scale; one that no arch falls into gives its place to the arch
-    nearest to its middle. In order of multiply-adds; fewer than n where the space has no more.
+    nearest to its middle. In order of multiply-adds; fewer than n where there are no more. Out of `among`,
+    smallest first, where it is given, else out of the whole space.
     """
     rng = np.random.default_rng([seed, 5])
-    every = everything(space)
+    every = space.index(among) if among else everything(space)
     pool = _pool(space, rng) if every is None else every[rng.permutation(len(every))]
-    ends = space.index(dict.fromkeys([space.smallest, space.largest]))
+    least, most = (among[0], among[-1]) if among else (space.smallest, space.largest)
+    ends = space.index(dict.fromkeys([least, most]))
     taken = {row.tobytes() for row in ends}
     pool = pool[[row.tobytes() not in taken for row in pool]]
     chosen = list(ends)

@@ -323,6 +323,11 @@ class AuditSettings(Settings):
     networks: int = setting(
         12, "networks to train alone, spread over the cost", group=SEARCH, metavar="N", least=3, most=10_000
     )
+    only_trained: bool = setting(
+        False,
+        "only networks that the training itself drew, where those are a list (matformer, sortednet)",
+        group=SEARCH,
+    )
     epochs: int | None = setting(
         None, "epochs of each alone; those of the supernet if left out", group=TRAINING, metavar="N", least=1
     )

@@ -28,6 +28,7 @@ class Nas(Group):
         nas search --target jetson          # train a small supernet, search it
         nas train --data cifar10 --name cf  # train a supernet of your own
         nas search --supernet runs/cf --target jetson --max-params 2M
+        nas audit runs/cf                   # can its ranking be trusted?
         nas show runs/NAME                  # the networks that were found
         nas export runs/NAME --arch 17      # one of them as ONNX, checked
     """

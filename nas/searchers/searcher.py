@@ -50,7 +50,7 @@ class Searcher(Protocol):
     """
 
     def ask(self) -> Population:
-        """The archs to evaluate next, [n, choices]; none when the space is exhausted."""
+        """The archs to evaluate next, [n, choices]; none when there is nothing more to ask."""
 
     def tell(
         self, population: Population, values: NDArray[np.float64], violation: NDArray[np.float64]

@@ -182,4 +182,10 @@ def test_a_sortednet_is_trained_and_its_members_looked_up(tmp_path, monkeypatch,
     assert main([*search.split(), "--name", "one", "--max-params", "3k"]) == 0
     document = json.loads(capfd.readouterr().out)
     assert document["evaluated"] == 1
+    assert main(["audit", "runs/s", "--dry-run", "--json", "-q", "--only-trained"]) == 0
+    assert len(json.loads(capfd.readouterr().out)["networks"]) == 4
+    assert main(["audit", "runs/s", "--dry-run", "--json", "-q", "--networks", "9"]) == 0
+    out, err = capfd.readouterr()
+    assert len(json.loads(out)["networks"]) == 9
+    assert "of the 9 networks are none that the training drew" in err
     assert Path("runs/one/run.json").is_file()

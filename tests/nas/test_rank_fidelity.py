@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from nas.cost_spread import spread_over_cost
 from nas.rank_fidelity import bootstrap_tau, fidelity, kendall_tau, monotone_share
 from search_spaces import Choice, SearchSpace, mobilenet_v3, vit
+from search_spaces.nesting import grid
 
 stats = pytest.importorskip("scipy.stats")
 
@@ -95,7 +96,9 @@ def test_steps_up_in_cost_that_lose_are_counted() -> None:
 @pytest.mark.parametrize(
     "space",
     [
-        mobilenet_v3.space(image_size=16, channels=1, classes=10),
+        mobilenet_v3.space(
+            image_size=16, channels=1, classes=10, depths=(1, 2), kernels=(3,), resolutions=(8, 16)
+        ),
         vit.space(image_size=16, channels=1, classes=10),
     ],
 )
@@ -109,6 +112,15 @@ def test_networks_are_spread_over_the_whole_cost(space) -> None:
     assert gaps.max() < 3 * (np.log(macs[-1]) - np.log(macs[0])) / 11
     assert spread_over_cost(space, 12) == archs
     assert spread_over_cost(space, 12, seed=1) != archs
+
+
+def test_networks_can_be_drawn_from_a_list_alone() -> None:
+    space = vit.space(image_size=16, channels=1, classes=10)
+    members = grid(space, ("depth", "*.heads", "*.mlp_ratio"))
+    archs = spread_over_cost(space, 8, among=members)
+    assert len(set(archs)) == 8
+    assert set(archs) <= set(members)
+    assert (archs[0], archs[-1]) == (members[0], members[-1])
 
 
 def test_a_space_with_fewer_networks_gives_all_it_has() -> None:

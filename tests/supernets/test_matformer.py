@@ -12,7 +12,7 @@ import torch
 from drawn import images, randomise
 from torch import Tensor, nn
 
-from search_spaces import InputError, vit
+from search_spaces import InputError, gpt, vit
 from search_spaces.minimum_slope import minimum_slope
 from search_spaces.nesting import granularity
 from supernets import Supernet
@@ -170,3 +170,33 @@ def test_the_recipe_trains_every_granularity(make_images, tmp_path, joint) -> No
     assert all(not torch.equal(before[n], p) for n, p in supernet.named_parameters())
     assert recipe.steps(8) == 16
     assert np.isfinite([json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").open()]).all()
+
+
+@pytest.mark.parametrize(("gated", "matrices"), [(True, 3), (False, 2)])
+def test_the_feed_forward_of_a_language_model_is_nested_alike(gated, matrices) -> None:
+    space = gpt.space(
+        classes=16,
+        context=8,
+        depths=(2,),
+        embed_dims=(DIM,),
+        heads=(2,),
+        kv_group=1,
+        head_dim=8,
+        ffn_ratios=RATIOS,
+        gated=gated,
+    )
+    supernet = randomise(Supernet(space)).eval()
+    rest = sum(p.numel() for n, p in supernet.named_parameters() if ".ffn." not in n)
+    for level, ratio in enumerate(RATIOS):
+        units = int(DIM * ratio)
+        arch = granularity(space, level)
+        module = supernet.extract(arch)
+        tokens = torch.arange(8)[None]
+        assert torch.equal(module(tokens), supernet(tokens, arch))
+        assert sum(p.numel() for p in module.parameters()) == 2 * matrices * DIM * units + rest
+        # The largest with the units beyond masked before the activation, which keeps zero: SiLU and GELU.
+        wide = supernet.extract(space.largest).blocks[0].ffn
+        with torch.no_grad():
+            (wide.gate if gated else wide.up).weight[units:] = 0
+        x = torch.randn(2, 5, DIM, generator=torch.Generator().manual_seed(level))
+        torch.testing.assert_close(module.blocks[0].ffn(x), wide(x), rtol=1e-4, atol=1e-5)
