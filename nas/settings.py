@@ -176,6 +176,13 @@ class TrainSettings(Settings):
         metavar="NAME",
         names=_one_of("auto", "fp32", "bf16", "fp16"),
     )
+    compile: str = setting(
+        "none",
+        "run through torch.compile: none, or the largest network of a step",
+        group=TRAINING,
+        metavar="NAME",
+        names=_one_of("none", "largest"),
+    )
     vary_archs: bool = setting(
         False, "with torchrun: other networks on each rank, not the same on all", group=TRAINING
     )

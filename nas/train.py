@@ -365,6 +365,7 @@ def train_in(
                 report=report if ranks.first else None,
                 ranks=ranks,
                 vary_archs=job.settings.vary_archs,
+                compile_largest=job.settings.compile == "largest",
             )
         if not ranks.first:
             return None

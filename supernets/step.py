@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from search_spaces.space import SearchSpace
 from supernets.batches import Shard
+from supernets.compiled import CompiledSubnet
 from supernets.distributed import ALONE, Ranks
 from supernets.ema import Ema
 from supernets.evaluate import channels_last, resize_to
@@ -56,6 +57,7 @@ class Learner:
     teacher: Teacher | None
     frozen: tuple[nn.Parameter, ...] = ()  # those that the phase does not move
     ranks: Ranks = ALONE
+    compiled: CompiledSubnet | None = None
 
     @property
     def device(self) -> torch.device:
@@ -93,6 +95,7 @@ def backward(
     kd_ratio: float = 1.0,
     divergence: Divergence = "kl",
     scale: Callable[[Tensor], Tensor] | None = None,
+    compiled: CompiledSubnet | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Adds the gradient of `share` times each member's weighted loss to the shared weights.
 
@@ -114,7 +117,13 @@ def backward(
         with torch.autocast(x.device.type, dtype=dtype, enabled=dtype is not None):
             inputs = resize_to(x, supernet.space.input_shape(member.arch))
             exits: Any = module.exits if member.exits else None
-            outputs: Sequence[Tensor] = exits(inputs, member.exits) if exits else (module(inputs),)
+            outputs: Sequence[Tensor]
+            if exits is not None:
+                outputs = exits(inputs, member.exits)
+            elif compiled is not None and compiled.arch == member.arch:
+                outputs = (compiled(module, inputs),)
+            else:
+                outputs = (module(inputs),)
         source = first if member.loss == "inplace" else outside
         each = (_loss(member, logits, targets, source, kd_ratio, divergence) for logits in outputs)
         summed = reduce(add, each)
@@ -192,6 +201,7 @@ def train_step(
                 kd_ratio=phase.kd_ratio,
                 divergence=phase.divergence,
                 scale=learner.scaler.scale if learner.scaler else None,
+                compiled=learner.compiled,
             )
             if plan.spread:
                 total[number] += losses[0] / share

@@ -21,6 +21,7 @@ from search_spaces.errors import InputError
 from search_spaces.space import SearchSpace
 from supernets.batches import Batches, shards
 from supernets.checkpoint import save_tensors
+from supernets.compiled import CompiledSubnet, check_compiler
 from supernets.distributed import ALONE, Ranks
 from supernets.ema import Ema
 from supernets.files import clean_temporaries, lock
@@ -106,6 +107,7 @@ def train(
     teacher: Teacher | None = None,
     ranks: Ranks = ALONE,
     vary_archs: bool = False,
+    compile_largest: bool = False,
 ) -> None:
     """Trains `supernet` in place by `recipe`, and leaves its weights in `folder`.
 
@@ -128,6 +130,7 @@ def train(
             sums, except that batch normalisation sees a rank's own images and dropout draws per rank. What
             is saved does not depend on the ranks; any number may go on. The first alone writes.
         vary_archs: each rank draws a plan of its own, for more archs per step.
+        compile_largest: run the largest subnet of each phase through torch.compile.
 
     Raises:
         InputError: settings that do not fit, or a checkpoint that is damaged or of another training.
@@ -154,6 +157,9 @@ def train(
     }
     if vary_archs:
         settings["vary_archs"] = True
+    if compile_largest:
+        check_compiler(device)
+        settings["compile_largest"] = True
     settings = json.loads(json.dumps(settings))  # as it will be read back
     with (
         ExitStack() as held,
@@ -194,7 +200,7 @@ def train(
                 for change in span.phase.at_entry:
                     change(supernet)
             of_phase = _teacher(supernet, span, folder, teacher)
-            learner = _learner(supernet, span, dtype, channels_last, of_phase, ranks)
+            learner = _learner(supernet, span, dtype, channels_last, of_phase, ranks, compile_largest)
             if inside:
                 assert saved is not None
                 saved.restore_learner(learner)
@@ -348,15 +354,17 @@ def _learner(
     channels_last: bool,
     teacher: Teacher | None,
     ranks: Ranks,
+    compile_largest: bool,
 ) -> Learner:
     """A fresh optimiser, schedule and average for a phase."""
     phase = span.phase
+    space = supernet.space.restrict(phase.open) if phase.open else supernet.space
     optimizer = make_optimizer(supernet, phase)
     return Learner(
         supernet=supernet,
         phase=phase,
         policy=copy.deepcopy(phase.policy),  # what it learns stays within the phase
-        space=supernet.space.restrict(phase.open) if phase.open else supernet.space,
+        space=space,
         optimizer=optimizer,
         set_rate=make_schedule(optimizer, phase, span.steps),
         ema=Ema(supernet.shared_state(), phase.ema_decay) if phase.ema_decay else None,
@@ -366,6 +374,7 @@ def _learner(
         teacher=teacher,
         frozen=_frozen(supernet, phase),
         ranks=ranks,
+        compiled=CompiledSubnet(supernet.space, space.largest) if compile_largest else None,
     )
 
 
