@@ -157,9 +157,10 @@ class HostTarget:
 
         One layout for all archs of a space: otherwise a difference between archs may be one of layouts.
         """
-        pairs = [self._make(space, space.largest, layout) for layout in LAYOUTS]
-        if not any(isinstance(m, nn.Conv2d) for m in pairs[0][0].modules()) or pairs[0][1].dim() != 4:
+        usual = self._make(space, space.largest, torch.contiguous_format)
+        if not any(isinstance(m, nn.Conv2d) for m in usual[0].modules()) or usual[1].dim() != 4:
             return torch.contiguous_format
+        pairs = [usual, self._make(space, space.largest, torch.channels_last)]
         brief = replace(self.timing, min_s=min(self.timing.min_s, 0.3), repeats=min(self.timing.repeats, 20))
         times = [
             m.median_ms for m in measure_modules(pairs, device=self.name, timing=brief, threads=self.threads)

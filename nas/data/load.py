@@ -67,11 +67,13 @@ def load_data(
         FileNotFoundError: the file, folder or set is not there.
         InputError: anything else that `source` or the settings do not allow, or too many damaged images.
     """
-    kind, _, rest = str(source).partition(":")
-    if (kind == "text" and rest) or str(source).lower().endswith(".txt"):
+    kind, colon, rest = str(source).partition(":")
+    if (kind == "text" and colon) or str(source).lower().endswith(".txt"):
+        if colon and not rest:
+            raise InputError("'text' needs a path: text:PATH")
         if image_size is not None:
             raise InputError(f"image_size = {image_size} is for images; text has a context: use --context")
-        path = Path(rest if kind == "text" else source).expanduser()
+        path = Path(rest if colon and kind == "text" else source).expanduser()
         return load_text(str(source), path, CONTEXT if context is None else context)
     if context is not None:
         raise InputError(f"context = {context} is for text; {shown(str(source))!r} holds images")

@@ -35,6 +35,7 @@ _LOADED = [
     "nas.deliver",
     "nas.show",
     "nas.data.digits",
+    "search_spaces.gpt",
     "search_spaces.mobilenet_v3",
     "supernets.recipes.sandwich",
     "supernets.schemes.slice",

@@ -18,7 +18,7 @@ from torch import nn
 
 from nas.export import export_onnx, onnx_metadata, read_metadata, verify_onnx
 from nas.onnx_opset import to_opset_17
-from search_spaces import mobilenet_v3, vit
+from search_spaces import gpt, mobilenet_v3, vit
 from search_spaces.errors import InputError, VerificationError
 
 SHAPE = (3, 12, 12)
@@ -333,3 +333,23 @@ def test_what_opset_17_cannot_hold_is_refused_by_name(reason):
         to_opset_17(REFUSED[reason])
     assert str(caught.value).startswith("opset 17 cannot hold this network: ")
     assert f"(node) {reason}; export with opset 18 or 20" in str(caught.value)
+
+
+@pytest.mark.parametrize("free", [True, False])
+def test_a_file_that_reads_tokens_takes_any_number_of_them_or_all(tmp_path, free):
+    """Fewer tokens at once are what the network says of the same tokens."""
+    space = gpt.space(classes=11, context=9, depths=(2,), embed_dims=(8,), head_dim=4)
+    module = space.build(space.largest).eval()
+    tokens = torch.randint(11, (4, 9), generator=torch.Generator().manual_seed(0))
+    report = export_onnx(
+        module, tmp_path / "gpt.onnx", input_shape=(9,), samples=tokens, metadata={}, dynamic_batch=free
+    )
+    assert verify_onnx(report.path, module, tokens) < 1e-5
+    session = onnxruntime.InferenceSession(report.path, providers=["CPUExecutionProvider"])
+    for batch, length in ((1, 9), (3, 1), (2, 5)):
+        part = tokens[:batch, :length]
+        if free or part.shape == (1, 9):
+            (got,) = session.run(None, {"input": part.numpy()})
+            torch.testing.assert_close(torch.from_numpy(got), module(part).detach(), atol=1e-5, rtol=1e-4)
+    with pytest.raises(InputError, match=r"samples must be \[N, 9\]"):
+        export_onnx(module, tmp_path / "x.onnx", input_shape=(9,), samples=tokens[:, :5], metadata={})

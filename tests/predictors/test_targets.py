@@ -18,6 +18,7 @@ from predictors.measure import Timing
 from predictors.target import Target
 from search_spaces.choice import Choice
 from search_spaces.errors import InputError
+from search_spaces.gpt import space as gpt
 from search_spaces.space import SearchSpace
 
 QUICK = Timing(warmup_s=0.0, min_s=0.0, repeats=5, max_s=0.2)
@@ -156,3 +157,26 @@ def test_anybodys_own_target(tmp_path, monkeypatch) -> None:
 def test_timing_can_be_replaced() -> None:
     target = replace(HostTarget("cpu"), timing=QUICK)
     assert target.timing == QUICK
+
+
+def test_a_network_that_reads_tokens_is_measured_on_its_whole_context() -> None:
+    """And its arithmetic is that of its weights, though its input is whole numbers."""
+    target = HostTarget("cpu", threads=1, timing=QUICK)
+    tokens = gpt(classes=7, context=48, depths=(1, 2), embed_dims=(8,), head_dim=4)
+    _, inputs = target._pair(tokens, tokens.largest)
+    assert inputs.shape == (1, 48)
+    assert inputs.dtype is torch.int64
+    assert int(inputs.max()) < 7
+    (found,) = target.measurements(tokens, tokens.index([tokens.largest]))
+    assert (found.precision, found.batch) == ("fp32", 1)
+
+
+def test_the_roofline_of_a_language_model_is_that_of_its_layers() -> None:
+    target = targets.find("jetson")
+    tokens = gpt(context=32)
+    population = tokens.sample(5, np.random.default_rng(0))
+    found = target.latency(tokens, population)
+    want = [target.layers_latency(tokens.layers(arch)) for arch in tokens.archs(population)]
+    assert found.tolist() == want
+    longer = gpt(context=512)
+    assert (target.latency(longer, population) > found).all()
