@@ -283,10 +283,13 @@ def rotation(start: int, tokens: int, head_dim: int, like: Tensor) -> Rotation:
 
 
 def rotate(x: Tensor, turn: Rotation) -> Tensor:
-    """Turns the pairs (i, i + D/2) of each head by the angle of its position. x [B, T, heads, D]."""
+    """Turns the pairs (i, i + D/2) of each head by the angle of its position. x [B, T, heads, D].
+
+    The result has the type of `x`: under autocast the angles are float32, the projections are not.
+    """
     cos, sin = turn
     a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
 
 
 def length(cache: Cache) -> int:

@@ -180,6 +180,17 @@ def test_the_gradient_of_the_mean_loss_of_exits_is_the_mean_of_their_gradients()
         assert largest_difference(whole, torch.stack(parts).mean(0)) < 1e-12
 
 
+def test_autocast_keeps_the_cache_small():
+    """Rotated queries and keys were once float32 beside values of bfloat16."""
+    space = small()
+    net, x = space.build(space.largest).eval(), tokens()
+    expected = net(x)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        logits, cache = net.decode(x)
+    assert {t.dtype for pair in cache for t in pair} == {torch.bfloat16}
+    assert largest_difference(logits.float(), expected) < 0.02
+
+
 @pytest.mark.parametrize("depth", [0, 4, -1])
 def test_exits_that_are_not_there_are_refused(depth):
     net = network()
