@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from record import figure, save
 from timing import interleaved
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from search_spaces import Arch, SearchSpace, mobilenet_v3, vit
@@ -31,25 +31,32 @@ CASES: dict[str, tuple[SearchSpace, int, int]] = {  # space, batch, pairs per ar
 }
 
 
-def stepper(draw: Callable[[], nn.Module], parameters: Any, shape: tuple[int, ...]) -> Callable[[], None]:
-    """One training step of the module that `draw` gives, on a random batch of `shape`."""
+def stepper(draw: Callable[[], nn.Module], parameters: Any, x: Tensor, y: Tensor) -> Callable[[], None]:
+    """One training step of the module that `draw` gives, on x [B, ...] and classes y, one for each score."""
     optimizer = torch.optim.SGD(parameters, lr=1e-3, momentum=0.9)
-    x, y = torch.randn(shape), torch.zeros(shape[0], dtype=torch.int64)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(draw()(x), y).backward()
+        F.cross_entropy(draw()(x).flatten(0, -2), y.flatten()).backward()
         optimizer.step()
 
     return step
 
 
+def random_batch(space: SearchSpace, arch: Arch, batch: int) -> tuple[Tensor, Tensor]:
+    """Noise with the class 0, or random tokens with random ones to follow."""
+    shape = (batch, *space.input_shape(arch))
+    if space.input_dtype.is_floating_point:
+        return torch.randn(shape), torch.zeros(batch, dtype=torch.int64)
+    return torch.randint(space.classes, shape), torch.randint(space.classes, shape)
+
+
 def pairs(supernet: Supernet, arch: Arch, batch: int, repeats: int) -> tuple[list[float], list[float]]:
     """Seconds through the supernet and of the static network."""
-    shape = (batch, *supernet.space.input_shape(arch))
+    x, y = random_batch(supernet.space, arch, batch)
     static = supernet.extract(arch).train()
-    shared = stepper(lambda: supernet.subnet(arch), supernet.parameters(), shape)
-    alone = stepper(lambda: static, static.parameters(), shape)
+    shared = stepper(lambda: supernet.subnet(arch), supernet.parameters(), x, y)
+    alone = stepper(lambda: static, static.parameters(), x, y)
     interleaved(shared, alone, repeats=2)  # warm caches and momentum
     ours, theirs = interleaved(shared, alone, repeats=repeats)
     return ours, theirs
