@@ -33,9 +33,9 @@ def matching(space: SearchSpace, patterns: Sequence[str]) -> list[Choice]:
     """
     found = [c for c in space.choices if c.ordinal and any(fnmatchcase(c.name, p) for p in patterns)]
     if not found:
-        names = [choice.name for choice in space.choices]
         wanted = " or ".join(map(repr, patterns))
-        raise SpaceError(f"no choice of {space.name!r} matches {wanted}{did_you_mean(patterns[0], names)}")
+        hint = did_you_mean(patterns[0], dimensions(space))
+        raise SpaceError(f"no choice of {space.name!r} that is a number matches {wanted}{hint}")
     return found
 
 

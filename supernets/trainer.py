@@ -404,8 +404,13 @@ def _spans(recipe: Recipe, batches: int) -> list[_Span]:
 
 
 def check_recipe(recipe: Recipe, space: SearchSpace) -> None:
-    """Raises InputError for a phase that blends inputs where they are tokens, which have no in-between."""
+    """Raises InputError for a phase that does not fit the space.
+
+    One that blends inputs where they are tokens, which have no in-between; one that opens or draws what is
+    not there.
+    """
     for phase in recipe.phases:
+        phase.policy.listed(space.restrict(phase.open) if phase.open else space)
         if phase.mixup and space.input_dtype is torch.int64:
             raise InputError(
                 f"mixup = {phase.mixup:g} in phase {phase.name!r} blends images, but {space.name!r} reads "

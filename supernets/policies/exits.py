@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from search_spaces.arch import Arch
-from search_spaces.errors import InputError
+from search_spaces.errors import InputError, SpaceError
 from search_spaces.space import SearchSpace
 from supernets.plan import Member, SamplingPolicy, StepPlan
 
@@ -43,10 +43,18 @@ class Exits(SamplingPolicy):
         return StepPlan((Member(space.largest, exits=tuple(self.depths)),))
 
     def listed(self, space: SearchSpace) -> tuple[Arch, ...]:
-        """The largest arch at each depth that the space offers.
+        """The largest arch at each of the depths that the space offers, where its depth is a choice.
 
         Raises:
-            SpaceError: the space has no such depth.
+            SpaceError: the space's networks have no exits, or not so many blocks.
         """
+        if not hasattr(space.skeleton(space.largest), "exits"):
+            raise SpaceError(f"the networks of {space.name!r} have no exits; use --space gpt")
+        options = {choice.name: choice.options for choice in space.choices}.get("depth", ())
+        most = space.largest.get("depth", self.depths[-1])
+        if isinstance(most, int) and self.depths[-1] > most:
+            raise SpaceError(
+                f"exits = {list(self.depths)}, but the largest of {space.name!r} has {most} blocks"
+            )
         largest = {choice.name: choice.options[-1] for choice in space.choices}
-        return tuple(space.arch(largest | {"depth": depth}) for depth in self.depths)
+        return tuple(space.arch(largest | {"depth": d}) for d in self.depths if d in options)

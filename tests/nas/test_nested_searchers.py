@@ -146,6 +146,26 @@ def test_a_matformer_of_text_is_trained_mixed_and_audited(tmp_path, monkeypatch,
     assert audit["fidelity"]["gap"] == np.mean([row["supernet"] - row["alone"] for row in rows])
 
 
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        (("matformer",), "no choice of 'mobilenet_v3' that is a number matches '*.mlp_ratio'"),
+        (("sortednet", "exits=[1,2]"), "the networks of 'mobilenet_v3' have no exits"),
+        (("sortednet", "dimensions=['*.width']"), "'*.width'"),
+        (("matformer", "patterns=['*.kernel']", "probabilities=[1]"), "1 probabilities are given for the"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_its_space_is_refused_before_anything_is_written(
+    recipe, said, tmp_path, monkeypatch, capfd
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NAS_DEVICE", "cpu")
+    given = [word for setting in recipe[1:] for word in ("--recipe-set", setting)]
+    assert main(["train", "--recipe", recipe[0], *given, "-q"]) == 2
+    assert said in capfd.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_sortednet_is_trained_and_its_members_looked_up(tmp_path, monkeypatch, capfd) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NAS_DEVICE", "cpu")

@@ -53,7 +53,7 @@ def test_a_granularity_is_one_option_in_all_layers_and_the_rest_at_its_largest()
 
 
 def test_wrong_patterns_and_levels_are_named() -> None:
-    with pytest.raises(SpaceError, match=r"matches '\*.ffn'"):
+    with pytest.raises(SpaceError, match=r"matches '\*.ffn'.*known: \*.heads, \*.mlp_ratio"):
         granularity(FOUR, 0, ("*.ffn",))
     with pytest.raises(SpaceError, match="granularity 4 of 'vit' is none of 0 to 3"):
         granularity(FOUR, 4)

@@ -296,5 +296,8 @@ def test_an_exit_that_the_network_does_not_have_is_refused() -> None:
     x = GPT.example(GPT.largest)
     with pytest.raises(InputError, match="exit 9 is not between 1 and the network's 4 blocks"):
         grads(supernet, Exits((1, 9)).plan(GPT, step_rng(0, 0)), x, F.one_hot(x, 16).float())
-    with pytest.raises(SpaceError, match="depth = 3 is not an option"):
-        Exits((1, 3)).listed(GPT)
+    with pytest.raises(SpaceError, match="the largest of 'gpt' has 4 blocks"):
+        Exits((1, 9)).listed(GPT)
+    with pytest.raises(SpaceError, match="the networks of 'linear' have no exits"):
+        Exits((1, 2)).listed(linear())
+    assert [a["depth"] for a in Exits((1, 3, 4)).listed(GPT)] == [1, 4]  # an exit, but no subnet, after 3
