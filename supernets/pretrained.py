@@ -144,15 +144,18 @@ def _positions(tensor: Tensor, tokens: int, prefix: int, changes: list[str]) -> 
 
 def _patches(tensor: Tensor, shape: Shape, changes: list[str]) -> Tensor:
     """The patch embedding [D, C, P, P] for other channels and another size of patch."""
-    if tensor.shape[1] != shape[1]:
-        if tensor.shape[1] != 3:
-            raise InputError(
-                f"{PATCHES} reads {tensor.shape[1]} channels, the images have {shape[1]}; only 3 fit others"
-            )
-        from timm.models import adapt_input_conv
+    if (has := tensor.shape[1]) != shape[1]:
+        if has == 1:  # a grey picture in any colours gives what it gave
+            tensor = tensor.expand(-1, shape[1], -1, -1) / shape[1]
+        elif has == 3:
+            from timm.models import adapt_input_conv
 
-        changes.append(f"colours of {PATCHES} from 3 to {shape[1]}")
-        tensor = adapt_input_conv(shape[1], tensor)
+            tensor = adapt_input_conv(shape[1], tensor)
+        else:
+            raise InputError(
+                f"{PATCHES} reads {has} channels, the images have {shape[1]}; only 1 and 3 fit others"
+            )
+        changes.append(f"colours of {PATCHES} from {has} to {shape[1]}")
     if tensor.shape[2:] != shape[2:]:
         from timm.layers import resample_patch_embed
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from nas.cli import audit, catalogue, export, generate, search, show, train
+from nas.cli import audit, catalogue, expand, export, generate, search, show, train
 from nas.cli.errors import Terminated, report
 from nas.cli.help import Group
 from nas.console import Console
@@ -58,7 +58,7 @@ def nas(
     """Train one supernet, then find, for any hardware, the sub-network that is worth deploying."""
 
 
-for module in (search, train, audit, export, generate, show, catalogue):
+for module in (search, train, expand, audit, export, generate, show, catalogue):
     module.register(app)
 
 

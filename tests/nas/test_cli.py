@@ -22,6 +22,7 @@ from nas.cli.errors import Terminated, exit_code, message, report
 from nas.cli.options import OUTPUT, command, settings_of
 from nas.config import ConfigError, Settings, options, setting
 from nas.console import Console, plain, printable, quantity
+from nas.expand_settings import ExpandSettings
 from nas.settings import (
     DashboardSettings,
     ExportSettings,
@@ -38,6 +39,7 @@ from supernets.files import Busy
 COMMANDS: dict[str, type[Settings]] = {
     "search": SearchSettings,
     "train": TrainSettings,
+    "expand": ExpandSettings,
     "export": ExportSettings,
     "generate": GenerateSettings,
     "show": ShowSettings,
@@ -113,6 +115,10 @@ def test_examples_in_the_help_use_flags_that_exist(nas: Run) -> None:
             ["search", "--objectives", "latncy"],
             "--objectives: unknown name 'latncy'; did you mean 'latency'?",
         ),
+        (["expand", "runs/a"], "depth is missing: layers of the network"),
+        (["expand", "runs/a", "--depth", "0"], "--depth = '0': a network has from 1 to 1000 layers"),
+        (["expand", "runs/a", "--depth", "4,x"], "expected a number of layers, or several such as 4,6,8"),
+        (["expand", "runs/a", "--depth", "4,4"], "names a depth twice"),
         (["export"], "missing argument 'RUN' (see nas export --help)"),
         (["show", "a", "b"], "unexpected extra argument"),
         (["dashboard"], "give either the run folder of a search or --storage URL"),

@@ -93,6 +93,16 @@ def test_positions_patches_and_colours_go_timm_s_way():
     assert torch.equal(state["patch_embed.proj.weight"], resample_patch_embed(grey, [2, 2]))
 
 
+def test_a_grey_network_sees_a_grey_picture_in_colours_as_before():
+    supernet, plain = Supernet(depths(2, channels=3)).eval(), Supernet(depths(2)).eval()
+    plain.load_shared_state(source(2))
+    initialise(supernet, source(2), same_classes=True)
+    x = pictures()
+    with torch.no_grad():
+        coloured = supernet(x.expand(-1, 3, -1, -1), supernet.space.largest)
+        torch.testing.assert_close(coloured, plain(x, plain.space.largest))
+
+
 def test_a_space_without_a_token_leaves_it_out():
     plain = source(2, pool="token")
     supernet = Supernet(depths(2))
