@@ -116,7 +116,7 @@ def test_examples_in_the_help_use_flags_that_exist(nas: Run) -> None:
             "--objectives: unknown name 'latncy'; did you mean 'latency'?",
         ),
         (["expand", "runs/a"], "depth is missing: layers of the network"),
-        (["expand", "runs/a", "--depth", "0"], "--depth = '0': a network has from 1 to 1000 layers"),
+        (["expand", "runs/a", "--depth", "0"], "--depth: a network has from 1 to 1000 layers"),
         (["expand", "runs/a", "--depth", "4,x"], "expected a number of layers, or several such as 4,6,8"),
         (["expand", "runs/a", "--depth", "4,4"], "names a depth twice"),
         (["export"], "missing argument 'RUN' (see nas export --help)"),
