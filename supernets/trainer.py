@@ -44,7 +44,7 @@ _EPOCH_END_SHARE = (
     0.1  # an epoch's end saves once this share of the interval has gone by: cheap for tiny runs
 )
 _ECHO_S = 2.0  # torchrun hands a signal on at once
-_CURE = "lower lr, set clip_norm, or train in fp32; and check the images for NaN"
+_CURE = "lower lr, set clip_norm, or train in fp32; and check the data for NaN"
 
 
 class TrainingDiverged(RuntimeError):

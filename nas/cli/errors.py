@@ -76,7 +76,8 @@ def message(error: BaseException) -> str:
         return reason + (f": {os.fsdecode(error.filename)}" if error.filename is not None else "")
     if exit_code(error) == RESOURCE:
         first = str(error).partition("\n")[0]
-        return f"out of memory{f' ({first})' if first else ''}; try a smaller --batch-size or --image-size"
+        smaller = "--batch-size, --image-size or --context"
+        return f"out of memory{f' ({first})' if first else ''}; try a smaller {smaller}"
     text = str(error).strip().partition("\n")[0]
     foreseen = exit_code(error) != UNEXPECTED or _is(error, "supernets.trainer", "TrainingDiverged")
     if foreseen and text:

@@ -15,6 +15,7 @@ EXAMPLES = """
     nas train                                # the default space, on digits
     nas train --data fashion-mnist --epochs 10 --name fm
     nas train studies/fashion.yaml --seed 3  # a file, one setting changed
+    nas train --space gpt --data text:book.txt --context 128
     nas train --space my_package.my_module:space --data ./flowers
     nas train --space-set width=0.75 --recipe-set n=6 --dry-run
     nas train --resume runs/fm               # go on where it stopped

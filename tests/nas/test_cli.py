@@ -197,7 +197,7 @@ def test_quiet_leaves_the_result(nas: Run) -> None:
         (OSError(errno.ENOSPC, "No space left on device", "a"), 5, "disk full: a"),
         (OSError(errno.EDQUOT, "Disk quota exceeded", "a"), 5, "disk quota used up: a"),
         (OSError(errno.EFBIG, "File too large", "a"), 5, "file size limit reached: a"),
-        (MemoryError(), 5, "out of memory; try a smaller --batch-size or --image-size"),
+        (MemoryError(), 5, "out of memory; try a smaller --batch-size, --image-size or --context"),
         (
             torch.OutOfMemoryError("CUDA out of memory. Tried to"),
             5,
