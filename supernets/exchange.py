@@ -30,7 +30,9 @@ def exchange(
 
     buffers: each with its value before the step. What the step changed is averaged by `weight`, this rank's
     share of the images: running statistics stay equal on all ranks, so that a checkpoint has no state per
-    rank. Batch statistics themselves are those of a rank's own images.
+    rank. Batch statistics themselves are those of a rank's own images. Normalisation over all ranks
+    (SyncBatchNorm) is not offered: it would wait for the network in every layer of every member, and subnets
+    are scored with statistics that are measured anew.
     """
     held = list(parameters)
     changes = [(now - before).flatten() * weight for now, before in buffers]

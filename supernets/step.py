@@ -257,11 +257,11 @@ def _together(
     # Losses came weighed by the ranks' images out of `expected`; fewer came where files are damaged.
     own = [[next(flat) for _ in plan.members] for plan in plans]
     by_plan = [
-        (plan, [loss * expected / weight for loss in losses])
+        (plan, [loss * expected / weight if weight else math.nan for loss in losses])
         for plan, losses, weight in zip(plans, own, weights, strict=True)
-        if weight
+        if weight or not images
     ]
-    if images != expected:
+    if 0 < images != expected:
         for parameter in supernet.parameters():
             if parameter.grad is not None:
                 parameter.grad *= expected / images

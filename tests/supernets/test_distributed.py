@@ -221,7 +221,7 @@ def _until(ranks: Ranks, folder: Path, last: int | None, vary: bool = False) -> 
             raise Crash
 
     supernet = Supernet(tiny_vit(), seed=0)
-    given = recipe(epochs=2, policy=Sandwich(3), optimizer="adamw", lr=0.003)
+    given = recipe(epochs=2, policy=Sandwich(3), optimizer="adamw", lr=0.003, untouched="masked")
     try:
         train(
             *(supernet, given, Pictures()),
