@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 from rich.markup import escape
 
@@ -258,7 +260,7 @@ def dry_run(job: Job, console: Console) -> Mapping[str, Any]:
     """The plan of a training and what it will cost, from one timed step."""
     steps = job.recipe.steps(job.batches().steps)
     with suitable_threads(job.space, job.settings.batch_size):
-        seconds = _time_step(job) * steps
+        seconds = _estimate(job)
     console.say(
         f"[bold]plan[/bold]      {job.recipe.name}: {job.recipe.epochs} epochs, {steps:,} steps of "
         f"{job.settings.batch_size} {job.data.inputs} on {job.device}; "
@@ -273,13 +275,14 @@ def dry_run(job: Job, console: Console) -> Mapping[str, Any]:
     }
 
 
-def _time_step(job: Job) -> float:
-    """Seconds of the passes of one step, timed on the second go."""
-    import numpy as np
-
+def _estimate(job: Job) -> float:
+    """Seconds of the passes of all steps, by those of one step of the last phase, timed on the second go."""
+    rng = np.random.default_rng(0)
+    counts = []
+    for phase in job.recipe.phases:
+        plan = phase.policy.plan(job.space.restrict(phase.open), rng)
+        counts.append(len(plan.members) * (1 if plan.spread else phase.accumulate))
     supernet = job.supernet().to(job.device)
-    phase = job.recipe.phases[-1]
-    plan = phase.policy.plan(job.space, np.random.default_rng(0))
     batch = min(job.settings.batch_size, job.data.sizes["train"])
     for _ in range(2):
         start = time.perf_counter()
@@ -287,7 +290,10 @@ def _time_step(job: Job) -> float:
             supernet(job.space.example(arch, batch, job.device), arch).sum().backward()
         if job.device != "cpu":
             torch.cuda.synchronize()
-    return (time.perf_counter() - start) * (1 if plan.spread else phase.accumulate)
+    seconds_per_pass = (time.perf_counter() - start) / len(plan.archs)
+    batches = job.batches().steps
+    steps = [math.ceil(batches / phase.accumulate) * phase.epochs for phase in job.recipe.phases]
+    return seconds_per_pass * sum(n * count for n, count in zip(steps, counts, strict=True))
 
 
 @dataclass(frozen=True)
