@@ -256,3 +256,18 @@ def test_what_does_not_fit_in_memory_stays_in_files(tmp_path: Path, monkeypatch:
     assert load(tmp_path).store.in_memory
     monkeypatch.setattr("nas.data.load.MEMORY_LIMIT_BYTES", 20 * 3 * 16 * 16 - 1)
     assert not load(tmp_path).store.in_memory
+
+
+def test_an_image_damaged_later_leaves_its_ranks_part_empty_and_the_others_in_step(tmp_path: Path) -> None:
+    from supernets.distributed import Ranks
+
+    folder(tmp_path, count=10)
+    data = load(tmp_path, storage="files")
+    batches = data.train_batches(2, 0, augment=False)
+    damage_truncated(Path(tmp_path / data.store.pictures.name(int(data.train[0]))))
+    parts = [list(batches.shards(0, 0, Ranks(rank, 2))) for rank in range(2)]
+    assert [len(part) for part in parts] == [batches.steps] * 2
+    found = [len(part.y) for one in parts for part in one]
+    assert sorted(found) == [0] + [1] * (2 * batches.steps - 1)
+    assert {(part.first, part.total) for part in parts[1]} == {(1, 2)}
+    assert all(len(part.x) == len(part.y) for one in parts for part in one)
