@@ -92,6 +92,7 @@ def test_the_parts_of_a_batch_put_together_are_the_batch(ranks) -> None:
 KINDS: dict[str, dict[str, Any]] = {
     "sandwich": {},
     "masked": {"untouched": "masked", "optimizer": "adamw", "lr": 0.003, "policy": Uniform(2)},
+    "teacher": {"teacher": "largest", "divergence": "alpha", "policy": Uniform(2, "teacher")},
     "mixup": {"mixup": 0.3, "label_smoothing": 0.1, "accumulate": 3},
 }
 
