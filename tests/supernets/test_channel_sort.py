@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from drawn import images, randomise
 
+import search_spaces
+from nas.resolve import names, resolve
 from search_spaces import InputError, SearchSpace
 from supernets import Supernet
 from supernets.channel_sort import SortChannels, permute_optimizer, sort_channels
@@ -15,12 +19,15 @@ from supernets.policies.uniform import Uniform
 from supernets.recipe import Phase
 from supernets.schemes import KernelTransform
 
+FOLDER = Path(search_spaces.__file__).parent
+DECLARED = [name for name in names("space") if "channel_groups=" in (FOLDER / f"{name}.py").read_text()]
 
-@pytest.fixture
-def supernet(any_space: SearchSpace) -> Supernet:
-    if not any_space.channel_groups:
-        pytest.skip(f"{any_space.name} declares no channels that change places")
-    return randomise(Supernet(any_space, KernelTransform())).eval()
+
+@pytest.fixture(params=DECLARED)
+def supernet(request: pytest.FixtureRequest) -> Supernet:
+    """Every space that declares channels which change places, with weights of no special value."""
+    space = resolve("space", request.param)(image_size=16, channels=1, classes=10)
+    return randomise(Supernet(space, KernelTransform())).eval()
 
 
 def outputs(supernet: Supernet, part: SearchSpace, n: int = 6) -> list[torch.Tensor]:
