@@ -26,6 +26,7 @@ from search_spaces import SearchSpace
 from supernets import Supernet
 from supernets.files import atomic_write
 from supernets.recipe import Recipe
+from supernets.teacher import Teacher
 from supernets.trainer import train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,13 +82,18 @@ def trained(
     folder: Path,
     seed: int,
     device: str,
+    supernet: Supernet | None = None,
+    teacher: Teacher | None = None,
 ) -> tuple[Supernet, float]:
-    """A supernet trained by the recipe, and the seconds that took; from `folder` if it was before."""
+    """A supernet trained by the recipe, and the seconds that took; from `folder` if it was before.
+
+    supernet: with its first values, in place of a fresh one.
+    """
     from nas.resolve import resolve
 
-    supernet = Supernet(space, resolve("scheme", recipe.scheme)(), seed=seed)
+    supernet = supernet or Supernet(space, resolve("scheme", recipe.scheme)(), seed=seed)
     start = time.perf_counter()
-    train(supernet, recipe, batches, folder=folder, seed=seed, device=device)
+    train(supernet, recipe, batches, folder=folder, seed=seed, device=device, teacher=teacher)
     seconds = time.perf_counter() - start
     print(f"  {folder.name}: {recipe.epochs} epochs, {seconds:.0f} s", flush=True)
     return supernet.eval(), seconds
