@@ -143,6 +143,23 @@ def weights_in() -> Callable[[Path], dict[str, Tensor]]:
     return folder_weights
 
 
+LAYERED = ("stage_shared", "linear_expansion")
+CONVOLUTIONAL = ("mobilenet_v3", "proxyless", "resnet50d")
+"""Spaces whose layers differ in their shapes, so that no scheme can make them from common ones."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Pairs of a space and a scheme that do not go together are no tests."""
+    items[:] = [item for item in items if not _apart(item)]
+
+
+def _apart(item: pytest.Item) -> bool:
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    if params.get("any_supernet") not in LAYERED:
+        return False
+    return params.get("any_space") in CONVOLUTIONAL or "plainly_stored" in getattr(item, "fixturenames", ())
+
+
 @pytest.fixture(scope="session", params=names("scheme"))
 def any_supernet(any_space: SearchSpace, request: pytest.FixtureRequest) -> Supernet:
     """Every space under every scheme that serves it, in eval mode. Shared: nobody changes it."""
