@@ -20,7 +20,7 @@ from nas.audit_report import write_audit
 from nas.console import Console, quantity
 from nas.cost_spread import spread_over_cost
 from nas.rank_fidelity import Fidelity, fidelity
-from nas.settings import AuditSettings
+from nas.run_settings import AuditSettings
 from nas.stand_alone import StandAlone, alone_recipe
 from nas.threads import suitable_threads
 from nas.train import Job, check_data, is_trained, load_supernet, prepare, settings_of, weights_digest

@@ -13,8 +13,8 @@ from nas.console import Console
 from nas.data import Data
 from nas.export import export_onnx, onnx_metadata
 from nas.run_record import read_record, supernet_of
+from nas.run_settings import ExportSettings
 from nas.runs import versions
-from nas.settings import ExportSettings
 from nas.study import read_study
 from nas.subnet_file import save_subnet
 from nas.train import calibration, check_data, load_supernet, open_data, settings_of

@@ -19,7 +19,6 @@ from nas.expand_settings import ExpandSettings
 from nas.initial import DEPTHS, Trained, at_depth, open_trained
 from nas.run_record import read_record
 from nas.runs import write_record
-from nas.settings import TrainSettings
 from nas.threads import suitable_threads
 from nas.train import (
     WEIGHTS,
@@ -36,6 +35,7 @@ from nas.train import (
     train_in,
     weights_digest,
 )
+from nas.train_settings import TrainSettings
 from search_spaces import InputError
 from supernets import Supernet
 from supernets.checkpoint import save_tensors

@@ -6,7 +6,7 @@ from dataclasses import MISSING, dataclass
 from typing import Any
 
 from nas.config import Settings, setting
-from nas.settings import DATA, MODEL, RUN, TRAINING
+from nas.setting_groups import DATA, MODEL, RUN, TRAINING
 from search_spaces.errors import InputError
 
 DEEPEST = 1000

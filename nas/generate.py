@@ -15,7 +15,7 @@ from nas.console import Console, printable
 from nas.data.text import VOCABULARY
 from nas.deliver import find_arch
 from nas.run_record import read_record, supernet_of
-from nas.settings import GenerateSettings
+from nas.run_settings import GenerateSettings
 from nas.spaces import saved_space
 from nas.threads import suitable_threads
 from nas.train import load_weights, settings_of

@@ -35,6 +35,11 @@ def setting(default: Any, help: str, *, group: str = "Options", **more: Any) -> 
     return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
 
 
+def one_of(*allowed: str) -> Callable[[], tuple[str, ...]]:
+    """`Setting.names` of a setting whose values are a few words."""
+    return lambda: allowed
+
+
 @dataclass(frozen=True)
 class Option:
     """One setting of a command: the field's name, type and default, with its `Setting`."""

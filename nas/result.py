@@ -18,7 +18,7 @@ from nas.pick import Pick, choose
 from nas.report import front_figure, front_table, number, plot, write_csv
 from nas.run_record import read_record
 from nas.runs import write_record
-from nas.settings import SearchSettings
+from nas.search_settings import SearchSettings
 from nas.study import Study, Trial
 from nas.train import Job, calibration
 from predictors.target import Target

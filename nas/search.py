@@ -20,9 +20,9 @@ from nas.run_record import read_record, supernet_of
 from nas.runs import environment, file_name, new_run, write_record
 from nas.search_loop import cheap_violation, check_feasible, search
 from nas.search_plan import Plan, latency, limits_of, objectives_of, plan
+from nas.search_settings import SearchSettings
 from nas.search_study import known_values, study_of, summary
 from nas.searchers.searcher import Problem, Searcher
-from nas.settings import SearchSettings, TrainSettings
 from nas.study import Study
 from nas.threads import suitable_threads
 from nas.train import (
@@ -35,6 +35,7 @@ from nas.train import (
     train_in,
     weights_digest,
 )
+from nas.train_settings import TrainSettings
 from nas.values import short
 from search_spaces import Population
 from supernets import Supernet

@@ -10,7 +10,7 @@ from nas.objectives import Limit, Objective
 from nas.pick import Pick, parse_pick
 from nas.resolve import resolve
 from nas.runs import file_name
-from nas.settings import SearchSettings
+from nas.search_settings import SearchSettings
 from nas.study_storage import locate
 from nas.train import Job, calibration, check_data, is_trained, prepare, settings_of
 from predictors import targets

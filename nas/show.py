@@ -10,7 +10,7 @@ from typing import Any
 from nas.console import Console
 from nas.report import front_figure, front_table, plot
 from nas.run_record import NAME, read_record
-from nas.settings import ShowSettings
+from nas.run_settings import ShowSettings
 from nas.study import read_study
 from search_spaces import InputError
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from nas.data import Data, ImageData
 from nas.run_record import read_record, saved_settings
-from nas.settings import TrainSettings
+from nas.train_settings import TrainSettings
 from search_spaces.errors import InputError, did_you_mean
 from supernets.evaluate import channels_last, recalibrate, resize_to
 from supernets.files import sha256_file

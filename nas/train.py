@@ -23,10 +23,10 @@ from nas.data.batches import TrainBatches
 from nas.resolve import call, resolve
 from nas.run_record import read_record, saved_settings
 from nas.runs import begun_by, environment, file_name, new_run, write_record
-from nas.settings import TrainSettings
 from nas.spaces import make_space
 from nas.teacher import ExternalTeacher, open_teacher
 from nas.threads import suitable_threads
+from nas.train_settings import TrainSettings
 from search_spaces import Arch, InputError, SearchSpace
 from supernets import Supernet
 from supernets.checkpoint import load_tensors, sidecar

@@ -9,7 +9,7 @@ import typer
 
 from nas.cli.options import command
 from nas.console import Console
-from nas.settings import AuditSettings
+from nas.run_settings import AuditSettings
 
 EXAMPLES = """
     nas audit runs/NAME              # 12 networks, each trained alone

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from nas.catalogue_settings import SpacesSettings, TargetsSettings
 from nas.cli.options import command
 from nas.console import Console, quantity
-from nas.settings import SpacesSettings, TargetsSettings
 from search_spaces.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import typer
 
 from nas.cli.options import command
 from nas.console import Console
-from nas.settings import ExportSettings
+from nas.run_settings import ExportSettings
 
 EXAMPLES = """
     nas export runs/NAME                          # the picked one as ONNX

@@ -9,7 +9,7 @@ import typer
 
 from nas.cli.options import command
 from nas.console import Console
-from nas.settings import GenerateSettings
+from nas.run_settings import GenerateSettings
 
 EXAMPLES = """
     nas generate runs/NAME --prompt 'To be'       # the likeliest text

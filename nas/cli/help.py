@@ -13,7 +13,7 @@ from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
 from nas.config import Option
-from nas.settings import GROUPS
+from nas.setting_groups import GROUPS
 
 FLAGS_WIDTH = 28
 MAX_WIDTH = 110

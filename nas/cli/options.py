@@ -26,7 +26,7 @@ from nas.config import (
 )
 from nas.console import Console
 from nas.run_record import saved_settings
-from nas.settings import OUTPUT
+from nas.setting_groups import OUTPUT
 from search_spaces.errors import InputError
 
 S = TypeVar("S", bound=Settings)

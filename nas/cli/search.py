@@ -9,7 +9,7 @@ import typer
 
 from nas.cli.options import command
 from nas.console import Console
-from nas.settings import SearchSettings
+from nas.search_settings import SearchSettings
 
 EXAMPLES = """
     nas search --target jetson              # trains a small supernet first

@@ -9,7 +9,7 @@ import typer
 
 from nas.cli.options import command
 from nas.console import Console
-from nas.settings import DashboardSettings, ShowSettings
+from nas.run_settings import DashboardSettings, ShowSettings
 
 SHOW = """
     nas show runs/NAME                             # summary and front

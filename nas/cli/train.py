@@ -9,7 +9,7 @@ import typer
 
 from nas.cli.options import command
 from nas.console import Console
-from nas.settings import TrainSettings
+from nas.train_settings import TrainSettings
 
 EXAMPLES = """
     nas train                                # the default space, on digits

@@ -10,9 +10,9 @@ import pytest
 import torch
 from command_line import quietly, record_of, refused
 
-from nas.settings import TrainSettings
 from nas.spaces import saved_space
 from nas.train import load_weights
+from nas.train_settings import TrainSettings
 from search_spaces import Arch
 from supernets.generate import greedy
 

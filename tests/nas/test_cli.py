@@ -16,6 +16,7 @@ import pytest
 import torch
 import typer
 
+from nas.catalogue_settings import SpacesSettings, TargetsSettings
 from nas.cli import environment, main
 from nas.cli.app import app
 from nas.cli.errors import Terminated, exit_code, message, report
@@ -23,16 +24,9 @@ from nas.cli.options import OUTPUT, command, settings_of
 from nas.config import ConfigError, Settings, options, setting
 from nas.console import Console, plain, printable, quantity
 from nas.expand_settings import ExpandSettings
-from nas.settings import (
-    DashboardSettings,
-    ExportSettings,
-    GenerateSettings,
-    SearchSettings,
-    ShowSettings,
-    SpacesSettings,
-    TargetsSettings,
-    TrainSettings,
-)
+from nas.run_settings import DashboardSettings, ExportSettings, GenerateSettings, ShowSettings
+from nas.search_settings import SearchSettings
+from nas.train_settings import TrainSettings
 from search_spaces.errors import InputError, SpaceError, VerificationError
 from supernets.files import Busy
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from nas.catalogue_settings import SpacesSettings
 from nas.config import (
     ConfigError,
     Settings,
@@ -22,15 +23,10 @@ from nas.config import (
     options,
     resumed,
 )
-from nas.settings import (
-    DashboardSettings,
-    ExportSettings,
-    SearchSettings,
-    ShowSettings,
-    SpacesSettings,
-    TrainSettings,
-)
+from nas.run_settings import DashboardSettings, ExportSettings, ShowSettings
+from nas.search_settings import SearchSettings
 from nas.strict_yaml import mapping, scalar
+from nas.train_settings import TrainSettings
 from search_spaces.errors import InputError
 
 LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(

@@ -14,9 +14,9 @@ from torch import nn
 
 from nas.cli import main
 from nas.data import ImageData, load_data
-from nas.settings import TrainSettings
 from nas.teacher import open_teacher
 from nas.train import calibration, load_supernet, prepare
+from nas.train_settings import TrainSettings
 from search_spaces import InputError
 from supernets.evaluate import recalibrate
 
