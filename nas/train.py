@@ -41,11 +41,12 @@ from supernets.distributed import (
     restarted,
 )
 from supernets.evaluate import scores
+from supernets.phases import check_recipe
 from supernets.precision import Precision
 from supernets.recipe import Recipe
 from supernets.resume import CHECKPOINT
 from supernets.schemes import Scheme
-from supernets.trainer import LOG, Progress, check_recipe, train
+from supernets.trainer import LOG, Progress, train
 
 WEIGHTS = "supernet.safetensors"
 SPLIT_SEED = 0  # one split for all seeds of training and search, so that their numbers compare

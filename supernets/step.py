@@ -101,8 +101,7 @@ def backward(
 
     x [B, C, H, W] is resized to each member, and given to the teacher as it is, once; targets [B, K] are
     probabilities. Each member's graph is gone before the next one runs, so the memory is that of the largest
-    alone. Returns the losses [members], times
-    `share`, and the first member's logits [B, K], both detached.
+    alone. Returns the losses [members], times `share`, and the first member's logits [B, K], both detached.
     """
     first: Tensor | None = None
     outside: Tensor | None = None

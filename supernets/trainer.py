@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -18,15 +16,21 @@ from typing import Any
 import torch
 
 from search_spaces.errors import InputError
-from search_spaces.space import SearchSpace
 from supernets.batches import Batches, shards
 from supernets.checkpoint import save_tensors
-from supernets.compiled import CompiledSubnet, check_compiler
+from supernets.compiled import check_compiler
 from supernets.distributed import ALONE, Ranks
-from supernets.ema import Ema
 from supernets.files import clean_temporaries, lock
 from supernets.interrupt import Interrupted, StopRequest, stop_on_signal
-from supernets.optimiser import make_optimizer, make_schedule
+from supernets.phases import (
+    Span,
+    check_plan,
+    check_recipe,
+    freeze_teacher,
+    learner_of,
+    phase_teacher,
+    spans_of,
+)
 from supernets.plan import StepPlan
 from supernets.precision import Precision, autocast_dtype, tensor_cores
 from supernets.prefetch import ahead
@@ -35,33 +39,18 @@ from supernets.recipe import Phase, Recipe
 from supernets.resume import WEIGHTS, Position, Saved, load_training, save_training
 from supernets.step import Learner, Outcome, step_rng, train_step
 from supernets.supernet import Supernet
-from supernets.teacher import Teacher, freeze_largest, load_frozen
+from supernets.teacher import Teacher
 
 __all__ = ["Batches", "Interrupted", "Progress", "TrainingDiverged", "train"]
 
 LOG = "log.jsonl"
-_EPOCH_END_SHARE = (
-    0.1  # an epoch's end saves once this share of the interval has gone by: cheap for tiny runs
-)
+_EPOCH_END_SHARE = 0.1  # an epoch's end saves once this share of the interval is over: cheap for tiny runs
 _ECHO_S = 2.0  # torchrun hands a signal on at once
 _CURE = "lower lr, set clip_norm, or train in fp32; and check the data for NaN"
 
 
 class TrainingDiverged(RuntimeError):
     """Too many steps in a row, or most of all, had a loss or a gradient that is not finite."""
-
-
-@dataclass(frozen=True)
-class _Span:
-    """A phase's place in the training. Epochs and steps count over all phases; `end` is exclusive."""
-
-    phase: Phase
-    begin: int
-    end: int
-    steps: int  # optimiser steps per epoch
-    first_step: int
-    number: int  # from 1
-    teacher_of: int  # the phase at whose entry this one's teacher is frozen
 
 
 @dataclass
@@ -146,7 +135,7 @@ def train(
         raise InputError(f"phase {asking[0]!r} of recipe {recipe.name!r} needs a teacher; give one")
     dtype = autocast_dtype(precision, device)
     recipe = recipe.fitted(supernet.space)
-    spans = _spans(recipe, data.steps)
+    spans = spans_of(recipe, data.steps)
     settings: dict[str, Any] = {
         "recipe": recipe.describe(),
         "space": supernet.space.digest,
@@ -196,11 +185,11 @@ def train(
             inside = position.global_step > span.first_step
             if not inside:
                 if span.phase.teacher == "largest" and span.teacher_of == span.number:
-                    ranks.from_first(partial(_freeze, folder, span, supernet, data))
+                    ranks.from_first(partial(freeze_teacher, folder, span, supernet, data))
                 for change in span.phase.at_entry:
                     change(supernet)
-            of_phase = _teacher(supernet, span, folder, teacher)
-            learner = _learner(supernet, span, dtype, channels_last, of_phase, ranks, compile_largest)
+            of_phase = phase_teacher(supernet, span, folder, teacher)
+            learner = learner_of(supernet, span, dtype, channels_last, of_phase, ranks, compile_largest)
             if inside:
                 assert saved is not None
                 saved.restore_learner(learner)
@@ -220,7 +209,7 @@ def _open(folder: Path, settings: dict[str, Any], resume: bool, held: ExitStack)
     return saved
 
 
-def _run_phase(run: _Run, learner: Learner, span: _Span, position: Position) -> None:
+def _run_phase(run: _Run, learner: Learner, span: Span, position: Position) -> None:
     """All steps of a phase from `position` on, which it moves."""
     phase, clock = span.phase, Clock()
     unit = "tokens" if run.supernet.space.input_dtype is torch.int64 else "images"
@@ -264,7 +253,7 @@ def _plans(run: _Run, learner: Learner, step: int) -> list[StepPlan]:
     drawn = range(run.ranks.size if run.vary_archs else 1)
     plans = [learner.policy.plan(learner.space, step_rng(run.seed, step, rank=rank)) for rank in drawn]
     for plan in plans:
-        _check_plan(plan, learner)
+        check_plan(plan, learner)
     return plans
 
 
@@ -330,102 +319,3 @@ def _progress(
         lr=lr,
         skipped=position.skipped,
     )
-
-
-def _teacher_file(folder: Path, span: _Span) -> Path:
-    return folder / f"teacher-{span.teacher_of}.safetensors"
-
-
-def _freeze(folder: Path, span: _Span, supernet: Supernet, data: Batches) -> None:
-    freeze_largest(_teacher_file(folder, span), supernet, data.epoch(span.begin))
-
-
-def _teacher(supernet: Supernet, span: _Span, folder: Path, given: Teacher | None) -> Teacher | None:
-    """Who teaches in the phase; a frozen one always comes from its file, so that a resume has the same."""
-    if span.phase.teacher == "largest":
-        return load_frozen(_teacher_file(folder, span), supernet)
-    return given if span.phase.teacher == "given" else None
-
-
-def _learner(
-    supernet: Supernet,
-    span: _Span,
-    dtype: torch.dtype | None,
-    channels_last: bool,
-    teacher: Teacher | None,
-    ranks: Ranks,
-    compile_largest: bool,
-) -> Learner:
-    """A fresh optimiser, schedule and average for a phase."""
-    phase = span.phase
-    space = supernet.space.restrict(phase.open) if phase.open else supernet.space
-    optimizer = make_optimizer(supernet, phase)
-    return Learner(
-        supernet=supernet,
-        phase=phase,
-        policy=copy.deepcopy(phase.policy),  # what it learns stays within the phase
-        space=space,
-        optimizer=optimizer,
-        set_rate=make_schedule(optimizer, phase, span.steps),
-        ema=Ema(supernet.shared_state(), phase.ema_decay) if phase.ema_decay else None,
-        dtype=dtype,
-        scaler=torch.amp.GradScaler("cuda") if dtype is torch.float16 else None,
-        channels_last=channels_last,
-        teacher=teacher,
-        frozen=_frozen(supernet, phase),
-        ranks=ranks,
-        compiled=CompiledSubnet(supernet.space, space.largest) if compile_largest else None,
-    )
-
-
-def _frozen(supernet: Supernet, phase: Phase) -> tuple[torch.nn.Parameter, ...]:
-    """The parameters whose names match the phase's patterns."""
-    return tuple(
-        tensor
-        for name, tensor in supernet.shared_state().items()
-        if isinstance(tensor, torch.nn.Parameter) and any(fnmatchcase(name, p) for p in phase.frozen)
-    )
-
-
-def _spans(recipe: Recipe, batches: int) -> list[_Span]:
-    """Each phase with the epochs and steps at which it begins and ends."""
-    if batches < 1:
-        raise InputError("there is no batch of training images; use a smaller batch size or more images")
-    spans: list[_Span] = []
-    epoch = step = 0
-    for number, phase in enumerate(recipe.phases, start=1):
-        steps = math.ceil(batches / phase.accumulate)
-        before = spans[-1] if spans else None
-        kept = before is not None and before.phase.teacher == phase.teacher == "largest"
-        teacher_of = before.teacher_of if before is not None and kept else number
-        spans.append(_Span(phase, epoch, epoch + phase.epochs, steps, step, number, teacher_of))
-        epoch, step = epoch + phase.epochs, step + steps * phase.epochs
-    return spans
-
-
-def check_recipe(recipe: Recipe, space: SearchSpace) -> None:
-    """Raises InputError for a phase that does not fit the space.
-
-    One that blends inputs where they are tokens, which have no in-between; one that opens or draws what is
-    not there.
-    """
-    for phase in recipe.phases:
-        phase.policy.listed(space.restrict(phase.open) if phase.open else space)
-        if phase.mixup and space.input_dtype is torch.int64:
-            raise InputError(
-                f"mixup = {phase.mixup:g} in phase {phase.name!r} blends images, but {space.name!r} reads "
-                "tokens; set mixup to 0"
-            )
-
-
-def _check_plan(plan: StepPlan, learner: Learner) -> None:
-    if plan.spread and len(plan.members) != learner.phase.accumulate:
-        raise InputError(
-            f"policy {learner.policy.name!r} gives {len(plan.members)} archs a batch each, but phase "
-            f"{learner.phase.name!r} accumulates {learner.phase.accumulate}; make the two equal"
-        )
-    if learner.teacher is None and plan.needs_teacher:
-        raise InputError(
-            f"policy {learner.policy.name!r} asks for a teacher, which phase {learner.phase.name!r} does not "
-            'have; set Phase.teacher to "largest" or "given"'
-        )
