@@ -6,8 +6,6 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
-
 from nas.data import Data
 from nas.resolve import call, resolve
 from search_spaces import InputError, SearchSpace
@@ -59,11 +57,6 @@ def saved_space(record: Mapping[str, Any]) -> SearchSpace:
     return space
 
 
-def reads_tokens(space: SearchSpace) -> bool:
-    """Whether the networks of the space take whole numbers, not pixels."""
-    return space.input_dtype is torch.int64
-
-
 def _takes(factory: Callable[..., Any], keyword: str) -> bool:
     parameters = inspect.signature(factory).parameters
     return keyword in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -86,7 +79,7 @@ def _check(space: SearchSpace, name: str, data: Data) -> None:
     """Raises InputError unless the networks of `space` take what `data` holds."""
     sizes, shape = data.space_settings, space.input_shape(space.largest)
     tokens = data.kind == "text"
-    if reads_tokens(space) != tokens:
+    if space.reads_tokens != tokens:
         raise _other_kind(name, data)
     wanted = (sizes["context"],) if tokens else (sizes["channels"], sizes["image_size"], sizes["image_size"])
     if (shape, space.classes) != (wanted, sizes["classes"]):

@@ -148,7 +148,7 @@ class HostTarget:
     def _inputs(self, space: SearchSpace, arch: Arch) -> Tensor:
         """Random images, or as many random tokens as the network sees at once."""
         shape = (self.batch, *space.input_shape(arch))
-        if space.input_dtype is torch.int64:
+        if space.reads_tokens:
             return torch.randint(space.classes, shape)
         return torch.randn(shape)
 

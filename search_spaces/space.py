@@ -151,6 +151,11 @@ class SearchSpace:
         """Width of the network's output: classes of images, vocabulary of tokens."""
         return next(layer.output[-1] for layer in reversed(self.layers(self.smallest)) if layer.output)
 
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether the networks take whole numbers, not pixels."""
+        return self.input_dtype is torch.int64
+
     def skeleton(self, arch: Arch) -> nn.Module:
         """`build(arch)` on the meta device: structure without values."""
         with torch.device("meta"):

@@ -61,7 +61,7 @@ def check_recipe(recipe: Recipe, space: SearchSpace) -> None:
     """
     for phase in recipe.phases:
         phase.policy.listed(space.restrict(phase.open) if phase.open else space)
-        if phase.mixup and space.input_dtype is torch.int64:
+        if phase.mixup and space.reads_tokens:
             raise InputError(
                 f"mixup = {phase.mixup:g} in phase {phase.name!r} blends images, but {space.name!r} reads "
                 "tokens; set mixup to 0"

@@ -212,7 +212,7 @@ def _open(folder: Path, settings: dict[str, Any], resume: bool, held: ExitStack)
 def _run_phase(run: _Run, learner: Learner, span: Span, position: Position) -> None:
     """All steps of a phase from `position` on, which it moves."""
     phase, clock = span.phase, Clock()
-    unit = "tokens" if run.supernet.space.input_dtype is torch.int64 else "images"
+    unit = "tokens" if run.supernet.space.reads_tokens else "images"
     while position.epoch < span.end:
         batches = shards(run.data, position.epoch, position.step * phase.accumulate, run.ranks)
         if learner.device.type == "cuda" and getattr(run.data, "threaded", False):
