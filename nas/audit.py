@@ -23,7 +23,8 @@ from nas.rank_fidelity import Fidelity, fidelity
 from nas.run_settings import AuditSettings
 from nas.stand_alone import StandAlone, alone_recipe
 from nas.threads import suitable_threads
-from nas.train import Job, check_data, is_trained, load_supernet, prepare, settings_of, weights_digest
+from nas.train_job import Job, prepare
+from nas.trained import check_data, is_trained, load_supernet, settings_of, weights_digest
 from search_spaces import Arch, InputError
 from supernets import Supernet
 from supernets.files import clean_temporaries, lock

@@ -17,7 +17,7 @@ from nas.run_settings import ExportSettings
 from nas.runs import versions
 from nas.study import read_study
 from nas.subnet_file import save_subnet
-from nas.train import calibration, check_data, load_supernet, open_data, settings_of
+from nas.trained import calibration, check_data, load_supernet, open_data, settings_of
 from predictors import targets
 from predictors.target import Target
 from search_spaces import Arch, InputError, SearchSpace

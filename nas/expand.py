@@ -20,27 +20,17 @@ from nas.initial import DEPTHS, Trained, at_depth, open_trained
 from nas.run_record import read_record
 from nas.runs import write_record
 from nas.threads import suitable_threads
-from nas.train import (
-    WEIGHTS,
-    Job,
-    begin,
-    calibration,
-    check_data,
-    is_trained,
-    load_supernet,
-    prepare,
-    settings_of,
-    start_record,
-    tell,
-    train_in,
-    weights_digest,
-)
+from nas.train import begin, start_record, train_in
+from nas.train_job import Job, prepare
+from nas.train_plan import tell
 from nas.train_settings import TrainSettings
+from nas.trained import calibration, check_data, is_trained, load_supernet, settings_of, weights_digest
 from search_spaces import InputError
 from supernets import Supernet
 from supernets.checkpoint import save_tensors
 from supernets.evaluate import scores
 from supernets.files import lock
+from supernets.resume import WEIGHTS
 from supernets.schemes import LayeredScheme
 from supernets.storage import Storage, storage
 

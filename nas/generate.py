@@ -18,7 +18,7 @@ from nas.run_record import read_record, supernet_of
 from nas.run_settings import GenerateSettings
 from nas.spaces import saved_space
 from nas.threads import suitable_threads
-from nas.train import load_weights, settings_of
+from nas.trained import load_weights, settings_of
 from search_spaces import InputError
 from search_spaces.gpt import GPT
 from supernets import Supernet

@@ -18,13 +18,14 @@ from typing import Any
 from torch import Tensor
 
 from nas.data import Data
-from nas.resolve import call, resolve
 from nas.run_record import read_record
+from nas.spaces import saved_space
 from nas.subnet_file import KEY, read_subnet
 from nas.timm_models import PREFIX, labels_of, parse_timm, timm_state
-from search_spaces import InputError, SearchSpace
-from supernets import Scheme, Supernet
-from supernets.checkpoint import load_tensors
+from nas.train_settings import TrainSettings
+from nas.trained import load_weights, make_supernet, settings_of
+from search_spaces import InputError
+from supernets import Supernet
 from supernets.pretrained import Initialised, initialise, same_network, take_over
 from supernets.resume import WEIGHTS
 from supernets.schemes.layered import LayeredScheme
@@ -38,12 +39,13 @@ class Trained:
 
     supernet: Supernet
     classes: tuple[str, ...]
+    settings: TrainSettings
     record: Mapping[str, Any]
 
     @property
     def name(self) -> str:
         """Of its sharing scheme."""
-        return str(self.record["settings"]["scheme"])
+        return str(self.settings.scheme)
 
 
 def begin_with(supernet: Supernet, reference: str, data: Data) -> dict[str, Any]:
@@ -108,7 +110,8 @@ def at_depth(trained: Trained, depth: int) -> Supernet:
     name, given = str(trained.record["space"]["name"]), dict(trained.record["space"]["settings"])
     if DEPTHS not in given:
         raise InputError(f"space {name!r} has no setting {DEPTHS!r}, so its depth cannot be chosen")
-    made = Supernet(_space(name, {**given, DEPTHS: [depth]}), _scheme(trained.record))
+    space = saved_space({"name": name, "settings": {**given, DEPTHS: [depth]}})
+    made = make_supernet(space, trained.settings)
     made.load_shared_state(trained.supernet.shared_state())
     return made.eval()
 
@@ -125,30 +128,9 @@ def open_trained(folder: Path) -> Trained:
         raise InputError(f"{folder} is a run of 'nas {record.get('what')}'; give one of 'nas train'")
     if not (folder / WEIGHTS).exists():
         raise InputError(f"the training {folder} is not finished; first: nas train --resume {folder}")
-    space = record["space"]
-    supernet = Supernet(_space(space["name"], space["settings"]), _scheme(record))
-    try:
-        supernet.load_shared_state(load_tensors(folder / WEIGHTS)[0])
-    except InputError as error:
-        raise InputError(f"{folder / WEIGHTS}: {error}") from None
-    return Trained(supernet.eval(), tuple(record["data"].get("classes", ())), record)
-
-
-def _space(name: str, settings: Mapping[str, Any]) -> SearchSpace:
-    factory = resolve("space", name)
-    space = factory if isinstance(factory, SearchSpace) else call("space", name, factory, settings)
-    assert isinstance(space, SearchSpace)
-    if ":" in name:
-        space.name = name
-    return space
-
-
-def _scheme(record: Mapping[str, Any]) -> Scheme:
-    settings = record["settings"]
-    name = settings["scheme"]
-    scheme = call("scheme", name, resolve("scheme", name), settings.get("scheme_settings") or {})
-    assert isinstance(scheme, Scheme)
-    return scheme
+    settings = settings_of(folder)
+    supernet = load_weights(folder, settings, saved_space(record["space"]))
+    return Trained(supernet, tuple(record["data"].get("classes", ())), settings, record)
 
 
 def _read_file(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...] | None]:

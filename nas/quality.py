@@ -5,7 +5,7 @@ from __future__ import annotations
 from nas import objectives as make
 from nas.data import Data
 from nas.objectives import Objective
-from nas.train import calibration
+from nas.trained import calibration
 from supernets import Supernet
 
 

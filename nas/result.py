@@ -20,7 +20,8 @@ from nas.run_record import read_record
 from nas.runs import write_record
 from nas.search_settings import SearchSettings
 from nas.study import Study, Trial
-from nas.train import Job, calibration
+from nas.train_job import Job
+from nas.trained import calibration
 from predictors.target import Target
 from search_spaces import InputError
 from supernets import Supernet

@@ -25,17 +25,11 @@ from nas.search_study import known_values, study_of, summary
 from nas.searchers.searcher import Problem, Searcher
 from nas.study import Study
 from nas.threads import suitable_threads
-from nas.train import (
-    DECIDING,
-    check_data,
-    dry_run,
-    is_trained,
-    load_supernet,
-    tell,
-    train_in,
-    weights_digest,
-)
+from nas.train import train_in
+from nas.train_job import DECIDING
+from nas.train_plan import dry_run, tell
 from nas.train_settings import TrainSettings
+from nas.trained import check_data, is_trained, load_supernet, weights_digest
 from nas.values import short
 from search_spaces import Population
 from supernets import Supernet

@@ -12,7 +12,8 @@ from nas.resolve import resolve
 from nas.runs import file_name
 from nas.search_settings import SearchSettings
 from nas.study_storage import locate
-from nas.train import Job, calibration, check_data, is_trained, prepare, settings_of
+from nas.train_job import Job, prepare
+from nas.trained import calibration, check_data, is_trained, settings_of
 from predictors import targets
 from predictors.target import Target
 from search_spaces import InputError, SearchSpace, did_you_mean

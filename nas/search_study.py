@@ -13,7 +13,7 @@ from nas.runs import write_record
 from nas.search_loop import Known
 from nas.search_plan import Plan
 from nas.study import MetricSpec, Study
-from nas.train import weights_digest
+from nas.trained import weights_digest
 from search_spaces import Arch, InputError, SearchSpace
 
 STUDY, STUDY_FILE = "search", "study.db"

@@ -22,11 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from nas.data import Data, ImageData
-from nas.run_record import read_record, saved_settings
-from nas.train_settings import TrainSettings
+from nas.run_record import read_record
+from nas.trained import calibration, load_supernet, open_data, settings_of, weights_digest
 from search_spaces.errors import InputError, did_you_mean
 from supernets.evaluate import channels_last, recalibrate, resize_to
 from supernets.files import sha256_file
+from supernets.resume import WEIGHTS
 
 _TIMM = "timm:"
 _WRAPPERS = ("state_dict", "model", "state_dict_ema", "model_ema")  # where training scripts keep the weights
@@ -97,9 +98,7 @@ def open_teacher(name: str, data: Data, size: int | None = None) -> ExternalTeac
 
 
 def _of_run(folder: Path, data: Data) -> ExternalTeacher:
-    from nas.train import WEIGHTS, calibration, load_supernet, open_data, weights_digest
-
-    settings = TrainSettings(**{k: given.value for k, given in saved_settings(folder, "train").items()})
+    settings = settings_of(folder)
     record = read_record(folder)
     its = record["data"]
     mine = data.describe()

@@ -17,7 +17,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from nas.train import calibration
+from nas.trained import calibration
 from search_spaces import SearchSpace, mobilenet_v3, vit
 from studies.experiment import Row, arguments, fashion, mean_and_spread, results_folder, save, trained
 from supernets.evaluate import evaluate, recalibrate, top1

@@ -21,7 +21,7 @@ import torch
 from matplotlib.figure import Figure
 
 from nas.stand_alone import alone_recipe, only
-from nas.train import calibration
+from nas.trained import calibration
 from search_spaces import Arch, SearchSpace, mobilenet_v3
 from studies.experiment import Row, arguments, fashion, mean_and_spread, results_folder, save, trained
 from supernets.evaluate import evaluate

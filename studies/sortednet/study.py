@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from nas.rank_fidelity import kendall_tau, monotone_share
 from nas.stand_alone import alone_recipe, only
-from nas.train import calibration
+from nas.trained import calibration
 from search_spaces import Arch, SearchSpace, vit
 from search_spaces.nesting import grid, largest_within
 from studies.experiment import Row, arguments, fashion, mean_and_spread, results_folder, save, trained

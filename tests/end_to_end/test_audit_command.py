@@ -18,7 +18,8 @@ from nas.audit import FOLDER
 from nas.data import load_data
 from nas.rank_fidelity import kendall_tau
 from nas.stand_alone import StandAlone, alone_recipe, only
-from nas.train import load_supernet, prepare, settings_of
+from nas.train_job import prepare
+from nas.trained import load_supernet, settings_of
 from search_spaces import Arch
 from supernets import Supernet
 from supernets.evaluate import evaluate

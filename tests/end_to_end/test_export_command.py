@@ -17,8 +17,8 @@ import nas as package
 from nas.data import load_data
 from nas.deliver import ready
 from nas.export import read_metadata
-from nas.train import load_supernet
 from nas.train_settings import TrainSettings
+from nas.trained import load_supernet
 from search_spaces import Arch
 
 

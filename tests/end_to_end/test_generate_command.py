@@ -11,8 +11,8 @@ import torch
 from command_line import quietly, record_of, refused
 
 from nas.spaces import saved_space
-from nas.train import load_weights
 from nas.train_settings import TrainSettings
+from nas.trained import load_weights
 from search_spaces import Arch
 from supernets.generate import greedy
 

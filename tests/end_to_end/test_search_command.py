@@ -18,8 +18,8 @@ from nas.export import read_metadata
 from nas.front import nondominated
 from nas.objectives import counted
 from nas.searchers.searcher import everything
-from nas.train import calibration, load_supernet
 from nas.train_settings import TrainSettings
+from nas.trained import calibration, load_supernet
 from predictors import targets
 from supernets.evaluate import evaluate
 

@@ -22,8 +22,8 @@ from torch.nn import functional as F
 import nas as package
 from nas.data import load_data
 from nas.export import read_metadata
-from nas.train import load_supernet
 from nas.train_settings import TrainSettings
+from nas.trained import load_supernet
 from supernets.evaluate import scores
 
 GPT = (

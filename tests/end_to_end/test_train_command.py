@@ -12,8 +12,8 @@ import torch
 from command_line import TINY, record_of, refused
 
 from nas.data import load_data
-from nas.train import load_supernet
 from nas.train_settings import TrainSettings
+from nas.trained import load_supernet
 from supernets.checkpoint import load_tensors
 from supernets.evaluate import recalibrate, top1
 

@@ -15,8 +15,9 @@ from torch import nn
 from nas.cli import main
 from nas.data import ImageData, load_data
 from nas.teacher import open_teacher
-from nas.train import calibration, load_supernet, prepare
+from nas.train_job import prepare
 from nas.train_settings import TrainSettings
+from nas.trained import calibration, load_supernet
 from search_spaces import InputError
 from supernets.evaluate import recalibrate
 
