@@ -12,7 +12,6 @@ at `--teacher-size` if that is given, at the network's size where that is fixed,
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +22,12 @@ from torch import Tensor, nn
 
 from nas.data import Data, ImageData
 from nas.run_record import read_record
+from nas.timm_models import PREFIX, fetched, parse_timm, weights_in_file
 from nas.trained import calibration, load_supernet, open_data, settings_of, weights_digest
-from search_spaces.errors import InputError, did_you_mean
+from search_spaces.errors import InputError
 from supernets.evaluate import channels_last, recalibrate, resize_to
 from supernets.files import sha256_file
 from supernets.resume import WEIGHTS
-
-_TIMM = "timm:"
-_WRAPPERS = ("state_dict", "model", "state_dict_ema", "model_ema")  # where training scripts keep the weights
 
 
 class ExternalTeacher:
@@ -83,10 +80,11 @@ def open_teacher(name: str, data: Data, size: int | None = None) -> ExternalTeac
     size: height and width of the images that it sees; None as the file's docstring says.
 
     Raises:
-        InputError: a name that is none, weights that do not fit or cannot be read or fetched, other classes.
-        FileNotFoundError: no such run.
+        InputError: a name that is none, weights that do not fit or cannot be read, other classes.
+        FileNotFoundError: no such file of weights.
+        ConnectionError: timm could not fetch its weights.
     """
-    if name.startswith(_TIMM):
+    if name.startswith(PREFIX):
         return _of_timm(name, data, size)
     if not (Path(name) / "run.json").exists() and not Path(name).is_dir():
         raise InputError(
@@ -128,35 +126,32 @@ def _of_timm(name: str, data: Data, size: int | None) -> ExternalTeacher:
 
     if not isinstance(data, ImageData):
         raise InputError(f"teacher {name!r} is a network for images; {data.name!r} holds {data.inputs}")
-    model, _, file = name.removeprefix(_TIMM).partition("@")
-    known = timm.list_models()
-    if model.partition(".")[0] not in known:
-        raise InputError(f"timm has no network {model!r}{_near(model, known)}")
-    config = timm.get_pretrained_cfg(model)
+    model = parse_timm(name)
+    config = timm.get_pretrained_cfg(model.name)
     fixed = bool(config and config.fixed_input_size)
-    if not file and config is not None and config.num_classes != len(data.classes):
+    if model.file is None and config is not None and config.num_classes != len(data.classes):
         raise InputError(
             f"teacher {name!r} gives {config.num_classes} classes, {data.name!r} has {len(data.classes)}; "
-            f"fine-tune it and give the file: {_TIMM}{model}@FILE"
+            f"fine-tune it and give the file: {PREFIX}{model.name}@FILE"
         )
     keywords: dict[str, Any] = {"in_chans": data.channels}
     if size is not None and fixed:
         keywords["img_size"] = size
-    if file:
+    if model.file is not None:
         keywords["num_classes"] = len(data.classes)
     try:
-        module = timm.create_model(model, pretrained=not file, **keywords)
-    except (OSError, RuntimeError, ValueError, TypeError) as error:  # no network, no such weights, a bad size
+        module: nn.Module = timm.create_model(model.name, **keywords)
+    except (RuntimeError, ValueError, TypeError) as error:  # a size that the network cannot have
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-        cure = "" if file else f"; give a file with its weights: {_TIMM}{model}@FILE"
-        raise InputError(f"teacher {name!r} cannot be made: {reason}{cure}") from None
+        raise InputError(f"teacher {name!r} cannot be made: {reason}") from None
     made: dict[str, Any] = {"name": name, "timm": timm.__version__}
     renormalise = None
-    if file:
-        _load(module, Path(file), name)
-        made["sha256"] = sha256_file(Path(file))
+    if model.file is not None:
+        _load(module, model.name, model.file)
+        made["sha256"] = sha256_file(model.file)
         side = size or (_native(module) if fixed else data.image_size)
     else:
+        module = fetched(model, **keywords)
         made["sha256"] = _digest(module)
         side = size or _native(module)
         mine, its = _scale_of(data), _config(module)
@@ -174,53 +169,15 @@ def _config(module: Any) -> Mapping[str, Any]:
     return module.pretrained_cfg
 
 
-def _near(model: str, known: list[str]) -> str:
-    """timm has a thousand names: the nearest one, without the list."""
-    return did_you_mean(model, known).partition(" (known")[0].partition("; known")[0]
-
-
-def _load(module: nn.Module, path: Path, name: str) -> None:
-    """Puts the weights of a file into the network. Nothing but tensors is ever unpickled."""
-    state = _read(path)
-    for key in _WRAPPERS:
-        if isinstance(state.get(key), Mapping):
-            state = state[key]
-            break
-    state = {str(key).removeprefix("module."): value for key, value in state.items()}
+def _load(module: nn.Module, name: str, file: Path) -> None:
+    """Puts the weights of a file into timm's network `name`."""
     mine = module.state_dict()
-    missing, unknown = [n for n in mine if n not in state], [n for n in state if n not in mine]
-    if missing or unknown:
-        raise InputError(
-            f"{path} does not hold the weights of {name.partition('@')[0]!r}: {len(missing)} missing "
-            f"({', '.join(missing[:3])}), {len(unknown)} unknown ({', '.join(unknown[:3])})"
-        )
-    for key, value in mine.items():
-        if not isinstance(state[key], Tensor) or state[key].shape != value.shape:
-            found = list(getattr(state[key], "shape", ()))
-            raise InputError(
-                f"{path}: {key} is {found}, not {list(value.shape)} as for these classes and channels"
-            )
+    state = weights_in_file(name, file, mine.keys())
+    for key in {**mine, **state}:
+        wanted, found = (list(s[key].shape) if key in s else "absent" for s in (mine, state))
+        if found != wanted:
+            raise InputError(f"{file}: {key} is {found}, not {wanted} as for these classes and channels")
     module.load_state_dict(state)
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise InputError(f"there is no file {path} with a teacher's weights")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(
-            f"{path} holds no weights that can be loaded safely ({reason[0][:120]}); save a state_dict"
-        ) from None
-    if not isinstance(state, Mapping):
-        raise InputError(f"{path} holds a {type(state).__name__}, not a state_dict")
-    return state
 
 
 def _scale_of(data: ImageData) -> _Scale:

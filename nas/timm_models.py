@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from search_spaces.errors import InputError
 
@@ -50,47 +51,59 @@ def timm_state(model: TimmModel) -> dict[str, Tensor]:
     """The trained weights of the network, on the CPU: from its file, or as timm downloads and keeps them.
 
     Raises:
-        InputError: a file that is damaged, a pickle of more than tensors, or of another network; or a
-            network for which timm has no weights.
-        ConnectionError: the weights could not be fetched.
+        InputError, ConnectionError: as `weights_in_file` and `fetched` do.
     """
-    return _download(model) if model.file is None else _read(model)
+    import timm
+
+    if model.file is None:
+        return {name: tensor.detach() for name, tensor in fetched(model).state_dict().items()}
+    with torch.device("meta"):
+        names = timm.create_model(model.name).state_dict().keys()
+    return weights_in_file(model.name, model.file, names)
 
 
-def labels_of(model: TimmModel, state: Mapping[str, Tensor]) -> tuple[str, ...] | None:
-    """The classes of the head where they are known: those of ImageNet, of timm's own weights; else None."""
-    from timm.data import ImageNetInfo
+def fetched(model: TimmModel, **keywords: Any) -> nn.Module:
+    """The network with the weights that timm downloads and keeps.
 
-    heads = [t for name, t in state.items() if name.endswith(".bias") and len(t) == 1000]
-    return tuple(ImageNetInfo("imagenet-1k").label_names()) if model.file is None and heads else None
+    keywords: of timm.create_model.
 
-
-def _download(model: TimmModel) -> dict[str, Tensor]:
+    Raises:
+        InputError: timm has no weights for it.
+        ConnectionError: they could not be fetched.
+    """
     import timm
 
     hint = f"with the file at hand: {PREFIX}{model.name}@FILE"
     try:
         with torch.random.fork_rng(devices=[]):
-            made = timm.create_model(model.name, pretrained=True)
+            made: nn.Module = timm.create_model(model.name, pretrained=True, **keywords)
+            return made
     except (OSError, ValueError) as error:  # what urllib, requests, httpx and the hub raise derive from these
         reason = str(error).strip().partition("\n")[0][:120] or type(error).__name__
         raise ConnectionError(f"timm:{model.name} could not be fetched ({reason}); {hint}") from error
     except RuntimeError as error:
         reason = str(error).strip().partition("\n")[0][:160]
         raise InputError(f"timm:{model.name} cannot be had ({reason}); {hint}") from error
-    return {name: tensor.detach() for name, tensor in made.state_dict().items()}
 
 
-def _read(model: TimmModel) -> dict[str, Tensor]:
+def weights_in_file(name: str, file: Path, names: Collection[str]) -> dict[str, Tensor]:
+    """The weights of timm's network `name` in a file, .safetensors or a checkpoint of torch, on the CPU.
+
+    A checkpoint's averaged weights are preferred. Nothing but tensors is ever unpickled.
+
+    names: of the network's weights; only its classifier may have others.
+
+    Raises:
+        InputError: a file that is damaged, holds more than tensors, or is of another network.
+    """
     from pickle import UnpicklingError
 
-    import timm
     from safetensors import SafetensorError
     from timm.models import load_state_dict
 
     try:
-        state = load_state_dict(str(model.file), device="cpu", weights_only=True)
-        found = {name for name, tensor in state.items() if isinstance(tensor, Tensor)}
+        state = load_state_dict(str(file), device="cpu", weights_only=True)
+        found = {n for n, tensor in state.items() if isinstance(tensor, Tensor)}
     except (
         UnpicklingError,
         SafetensorError,
@@ -101,16 +114,22 @@ def _read(model: TimmModel) -> dict[str, Tensor]:
         AttributeError,
     ) as error:
         reason = str(error).strip().partition("\n")[0][:100] or type(error).__name__
-        raise InputError(f"{model.file} holds no weights that can be read safely ({reason})") from None
-    with torch.device("meta"):
-        wanted = set(timm.create_model(model.name).state_dict())
-    classifier = _classifier(model.name)
-    wrong = sorted(name for name in found ^ wanted if not name.startswith(classifier))
+        raise InputError(f"{file} holds no weights that can be read safely ({reason})") from None
+    classifier = _classifier(name)
+    wrong = sorted(n for n in found ^ set(names) if not n.startswith(classifier))
     if wrong or found != set(state):
         where = "the file" if wrong and wrong[0] in found else "the network"
         shown = f"{wrong[0]} is only in {where}" if wrong else "it holds other things than tensors"
-        raise InputError(f"{model.file} is not a {model.name} of timm: {shown}")
+        raise InputError(f"{file} is not a {name} of timm: {shown}")
     return dict(state)
+
+
+def labels_of(model: TimmModel, state: Mapping[str, Tensor]) -> tuple[str, ...] | None:
+    """The classes of the head where they are known: those of ImageNet, of timm's own weights; else None."""
+    from timm.data import ImageNetInfo
+
+    heads = [t for name, t in state.items() if name.endswith(".bias") and len(t) == 1000]
+    return tuple(ImageNetInfo("imagenet-1k").label_names()) if model.file is None and heads else None
 
 
 def _classifier(name: str) -> tuple[str, ...]:

@@ -86,7 +86,7 @@ def test_a_pickle_that_would_run_code_is_refused(data, tmp_path, monkeypatch) ->
     Path("w.pth").write_bytes(pickle.dumps({"state_dict": Harm()}))
     torch.save({"state_dict": Harm()}, "v.pth")
     for file in ("w.pth", "v.pth"):
-        with pytest.raises(InputError, match="no weights that can be loaded safely"):
+        with pytest.raises(InputError, match="no weights that can be read safely"):
             open_teacher(f"timm:test_efficientnet@{file}", data)
     assert not Path("harmed").exists()
 
@@ -96,8 +96,10 @@ def test_a_pickle_that_would_run_code_is_refused(data, tmp_path, monkeypatch) ->
     [
         ("timm:resnet81", r"timm has no network 'resnet81'; did you mean 'resnet\d+[a-z]*'\?$"),
         ("timm:resnet18", r"gives 1000 classes, 'digits' has 10; fine-tune it and give the file"),
-        ("timm:resnet18@absent.pth", "there is no file absent.pth"),
-        ("timm:resnet18@{file}", r"does not hold the weights of 'timm:resnet18': \d+ missing"),
+        (
+            "timm:resnet18@{file}",
+            r"w.safetensors is not a resnet18 of timm: \S+ is only in the",
+        ),
         ("absent", "is no run folder; give a run of nas train, timm:NAME or timm:NAME@FILE"),
     ],
 )
@@ -105,6 +107,11 @@ def test_a_wrong_teacher_is_said_in_one_line(data, weights, name, said) -> None:
     with pytest.raises(InputError, match=said) as caught:
         open_teacher(name.format(file=weights), data)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_named(data) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no such file of weights for timm:resnet18.*absent\.pth"):
+        open_teacher("timm:resnet18@absent.pth", data)
 
 
 def test_weights_of_other_classes_or_channels_are_refused(data, tmp_path) -> None:
@@ -118,12 +125,16 @@ def test_weights_of_other_classes_or_channels_are_refused(data, tmp_path) -> Non
 def test_weights_that_cannot_be_fetched_name_the_other_way(data, monkeypatch) -> None:
     """As on a machine without a network: a network that has weights for ten classes, none of them here."""
 
-    def offline(*args: object, **keywords: object) -> None:
-        raise FileNotFoundError("cannot find the requested files\nin the local cache")
+    create = timm.create_model
+
+    def offline(*args: object, pretrained: bool = False, **keywords: object) -> nn.Module:
+        if pretrained:
+            raise FileNotFoundError("cannot find the requested files\nin the local cache")
+        return create(*args, **keywords)
 
     monkeypatch.setattr(timm, "create_model", offline)
     monkeypatch.setattr(timm, "get_pretrained_cfg", lambda name: None)
-    with pytest.raises(InputError, match=r"cannot be made: cannot find.*; give a file.*timm:resnet18@FILE"):
+    with pytest.raises(ConnectionError, match=r"fetched \(cannot find.*\); with.*timm:resnet18@FILE$"):
         open_teacher("timm:resnet18", data)
 
 
