@@ -3,8 +3,8 @@
     python studies/benchmarks/roofline_vs_measured.py
 
 Reads `latency/jetson_networks.csv`, `latency/edge_networks.csv.gz`, `latency/nb201_jetson.csv.gz` and
-`latency/nb201_other_devices.csv.gz` below $NAS_DATA (default: ../shared/data beside this repository) and
-writes roofline_vs_measured.csv (one row per device, runtime and set of networks) beside this file.
+`latency/nb201_other_devices.csv.gz` below $NAS_SHARED_DATA (default: ../shared/data beside this
+repository) and writes roofline_vs_measured.csv beside this file: one row per device, runtime and networks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from predictors.roofline import RooflineTarget
 from search_spaces.trace import Layer, trace
 
 ROOT = Path(__file__).resolve().parents[2]
-DATA = Path(os.environ.get("NAS_DATA", ROOT.parent / "shared" / "data")) / "latency"
+DATA = Path(os.environ.get("NAS_SHARED_DATA", ROOT.parent / "shared" / "data")) / "latency"
 CELLS = 150  # NAS-Bench-201 networks per device, drawn with seed 0
 
 TIMM = {
@@ -211,7 +211,7 @@ def compare(rows: pd.DataFrame) -> pd.DataFrame:
 
 def main() -> None:
     if not (DATA / "jetson_networks.csv").exists():
-        print(f"skipped: no measurements at {DATA} (set NAS_DATA to the folder that holds latency/)")
+        print(f"skipped: no measurements at {DATA} (set NAS_SHARED_DATA to the folder that holds latency/)")
         return
     rows = pd.concat([named_networks(), cells()])
     save(__file__, compare(rows).to_dict("records"), ("timm", "torchvision"))

@@ -1,9 +1,7 @@
-"""The command line: help that matches the settings, hints for typos, one document by --json, exit codes."""
+"""The command line: help that matches the settings, hints for typos, one document by --json."""
 
 from __future__ import annotations
 
-import errno
-import io
 import json
 import os
 import signal
@@ -13,26 +11,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 import typer
 
 from nas.catalogue_settings import SpacesSettings, TargetsSettings
-from nas.cli import environment, main
+from nas.cli import main
 from nas.cli.app import app
-from nas.cli.errors import Terminated, exit_code, message, report
 from nas.cli.options import OUTPUT, command, settings_of
 from nas.config import ConfigError, Settings, options, setting
-from nas.console import Console, plain, printable, quantity
+from nas.console import Console
 from nas.expand_settings import ExpandSettings
-from nas.run_settings import DashboardSettings, ExportSettings, GenerateSettings, ShowSettings
+from nas.run_settings import AuditSettings, DashboardSettings, ExportSettings, GenerateSettings, ShowSettings
 from nas.search_settings import SearchSettings
 from nas.train_settings import TrainSettings
-from search_spaces.errors import InputError, SpaceError, VerificationError
-from supernets.files import Busy
 
 COMMANDS: dict[str, type[Settings]] = {
     "search": SearchSettings,
     "train": TrainSettings,
+    "audit": AuditSettings,
     "expand": ExpandSettings,
     "export": ExportSettings,
     "generate": GenerateSettings,
@@ -171,78 +166,6 @@ def test_quiet_leaves_the_result(nas: Run) -> None:
     assert "next:" not in out
 
 
-@pytest.mark.parametrize(
-    ("error", "code", "line"),
-    [
-        (InputError("wrong"), 2, "wrong"),
-        (ConfigError("wrong"), 2, "wrong"),
-        (SpaceError("wrong"), 2, "wrong"),
-        (Busy("runs/a is in use by pid 1"), 3, "runs/a is in use by pid 1"),
-        (PermissionError(errno.EACCES, "Permission denied", "a"), 4, "permission denied: a"),
-        (
-            FileNotFoundError(errno.ENOENT, "No such file or directory", b"a"),
-            4,
-            "no such file or directory: a",
-        ),
-        (FileNotFoundError("no folder 'a'"), 4, "no folder 'a'"),
-        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "a"), 4, "not a directory: a"),
-        (ModuleNotFoundError("install dask", name="dask"), 4, "install dask"),
-        (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), 4, "connection refused"),
-        (OSError(errno.ENOSPC, "No space left on device", "a"), 5, "disk full: a"),
-        (OSError(errno.EDQUOT, "Disk quota exceeded", "a"), 5, "disk quota used up: a"),
-        (OSError(errno.EFBIG, "File too large", "a"), 5, "file size limit reached: a"),
-        (MemoryError(), 5, "out of memory; try a smaller --batch-size, --image-size or --context"),
-        (
-            torch.OutOfMemoryError("CUDA out of memory. Tried to"),
-            5,
-            "out of memory (CUDA out of memory. Tried to)",
-        ),
-        (VerificationError("differs by 3"), 6, "differs by 3"),
-        (KeyboardInterrupt(), 130, "interrupted"),
-        (Terminated(), 143, "terminated"),
-        (ValueError("a\nb"), 1, "ValueError: a (a bug? --debug shows where)"),
-        (ModuleNotFoundError("No module named 'nas.x'", name="nas.x"), 1, "ModuleNotFoundError: No module"),
-        (RuntimeError(), 1, "RuntimeError: no message"),
-    ],
-)
-def test_each_failure_has_its_code_and_its_line(error: BaseException, code: int, line: str) -> None:
-    assert exit_code(error) == code
-    assert message(error).startswith(line)
-    err = io.StringIO()
-    assert report(error, Console(stderr=err)) == code
-    assert err.getvalue().startswith(f"nas: error: {line}")
-    assert err.getvalue().count("\n") == 1
-
-
-def test_an_interrupted_run_says_how_to_go_on() -> None:
-    error = KeyboardInterrupt("saved at step 3")
-    error.resume_command = "nas train --resume runs/a"  # type: ignore[attr-defined]
-    err = io.StringIO()
-    assert report(error, Console(stdout=err, stderr=err)) == 130
-    assert err.getvalue() == ("nas: error: interrupted: saved at step 3\n  next: nas train --resume runs/a\n")
-
-
-def test_the_traceback_is_for_debug_only() -> None:
-    err = io.StringIO()
-    report(ValueError("x"), Console(stderr=err))
-    assert "Traceback" not in err.getvalue()
-    assert "nas: error: ValueError: x" in err.getvalue()
-    err = io.StringIO()
-    try:
-        raise ValueError("x")
-    except ValueError as error:
-        report(error, Console(stderr=err), debug=True)
-    assert err.getvalue().startswith("Traceback (most recent call last)")
-    assert "nas: error: ValueError: x" in err.getvalue()
-
-
-def test_names_cannot_steer_the_terminal() -> None:
-    err = io.StringIO()
-    report(InputError("run 'a\x1b[2Jb\rc\u202e'"), Console(stderr=err))
-    assert err.getvalue() == "nas: error: run 'a\\x1b[2Jb\\rc\\u202e'\n"
-    assert printable("é ü 東") == "é ü 東"
-
-
 @pytest.fixture
 def toy(tmp_path: Path) -> typer.Typer:
     """A real command of its own, with a body that reports its settings."""
@@ -328,107 +251,6 @@ def test_values_complete() -> None:
         timeout=60,
     )
     assert done.stdout.split() == ["mobilenet_v3"]
-
-
-def test_a_closed_pipe_is_no_error() -> None:
-    line = f"{sys.executable} -m nas targets | head -n 1; echo ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
-    assert done.stderr == ""
-    assert done.stdout.splitlines()[-1] in ("0", "141")
-
-
-def test_sigterm_is_reported_with_its_code(tmp_path: Path) -> None:
-    code = (
-        "import os, signal, sys\n"
-        "from nas.cli import options\n"
-        "options.check_packages = lambda: os.kill(os.getpid(), signal.SIGTERM)\n"
-        "from nas.cli import main\n"
-        "sys.exit(main(['targets']))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout, done.stderr) == (143, "", "nas: error: terminated\n")
-
-
-def test_a_foreign_package_of_our_name_is_called_by_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    environment.check_packages()
-    foreign = tmp_path / "kernels"
-    foreign.mkdir()
-    (foreign / "__init__.py").write_text("")
-    done = subprocess.run(
-        [sys.executable, "-m", "nas", "targets"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 4
-    assert f"'kernels' resolves to {foreign}, which is not part of this program" in done.stderr
-
-
-class TestConsole:
-    def console(self, **more: bool) -> tuple[Console, io.StringIO, io.StringIO]:
-        out, err = io.StringIO(), io.StringIO()
-        return Console(stdout=out, stderr=err, **more), out, err
-
-    def test_tables_are_plain_in_a_pipe(self) -> None:
-        console, out, _ = self.console()
-        console.table(
-            ["id", "accuracy", "note"], [(1, 0.98765, "a"), (20, None, "a long note " * 30)], marked=0
-        )
-        lines = out.getvalue().splitlines()
-        assert lines[:2] == ["id  accuracy  note", " 1    0.9877  a"]
-        assert len(lines) == 3, "a pipe has no width: nothing is wrapped"
-        assert "\x1b" not in out.getvalue()
-
-    def test_json_keeps_stdout_for_the_document(self) -> None:
-        console, out, err = self.console(json=True)
-        console.say("hello")
-        console.table(["a"], [(1,)])
-        console.result("text")
-        console.warn("careful")
-        with console.progress("work", 3) as bar:
-            bar.update(3)
-        console.document({"a": float("nan"), "b": (1, Path("x")), "c": torch.ones(2).numpy()})
-        assert json.loads(out.getvalue()) == {"a": None, "b": [1, "x"], "c": [1.0, 1.0]}
-        assert err.getvalue() == "hello\nwarning: careful\n"
-
-    def test_quiet_hides_all_but_results_and_warnings(self) -> None:
-        console, out, err = self.console(quiet=True)
-        console.say("hello")
-        console.next_step("nas")
-        console.result("text")
-        console.warn("careful")
-        assert (out.getvalue(), err.getvalue()) == ("text\n", "warning: careful\n")
-
-    def test_details_are_for_verbose(self) -> None:
-        console, out, _ = self.console()
-        console.detail("x")
-        assert out.getvalue() == ""
-        console, out, _ = self.console(verbose=True)
-        console.detail("x")
-        assert out.getvalue() == "x\n"
-
-    def test_plain_values(self) -> None:
-        assert plain({1: {2}, "x": [float("inf"), Path("a")]}) == {"1": [2], "x": [None, "a"]}
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0, "0"),
-        (7, "7"),
-        (999, "999"),
-        (7_600_000, "7.60 M"),
-        (12_345, "12.3 k"),
-        (2.5e9, "2.50 G"),
-        (1.1e19, "1.1e+19"),
-    ],
-)
-def test_quantities_read_in_three_digits(value: float, text: str) -> None:
-    assert quantity(value) == text
 
 
 def test_no_setting_is_called_like_an_output_flag() -> None:

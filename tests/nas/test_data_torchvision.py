@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 import pickle
 from pathlib import Path
 
@@ -17,15 +16,6 @@ from nas.data.torchvision_sets import _SETS
 from search_spaces.errors import InputError
 
 torchvision = pytest.importorskip("torchvision")
-
-
-def real(name: str) -> Path:
-    """The folder `name` of the data folder, or a skip that says where it was looked for."""
-    places = [os.environ.get("NAS_DATA"), Path(__file__).parents[2].parent / "shared" / "data"]
-    for place in places:
-        if place is not None and (Path(place) / name).is_dir():
-            return Path(place) / name
-    pytest.skip(f"no {name} in $NAS_DATA or ../shared/data")
 
 
 def idx(values: np.ndarray) -> bytes:
@@ -127,8 +117,8 @@ def test_cifar_from_its_pickles_is_left_to_torchvisions_checksums(tmp_path: Path
         load_data("cifar10", data_dir=tmp_path)
 
 
-def test_the_real_fashion_mnist(tmp_path: Path) -> None:
-    source = real("fashion-mnist")
+def test_the_real_fashion_mnist(tmp_path: Path, data_dir: Path) -> None:
+    source = data_dir / "fashion-mnist"
     raw = tmp_path / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
     for path in source.glob("*.gz"):
@@ -143,9 +133,8 @@ def test_the_real_fashion_mnist(tmp_path: Path) -> None:
     assert data.labels[data.test[0]] == 9  # the first test image is an ankle boot
 
 
-def test_the_real_cifar_as_jpegs() -> None:
-    folder = real("cifar10")
-    data = load_data(folder / "cifar10_test_a_jpeg.npz")
+def test_the_real_cifar_as_jpegs(data_dir: Path) -> None:
+    data = load_data(data_dir / "cifar10" / "cifar10_test_a_jpeg.npz")
     assert data.splits.sizes == {"train": 3000, "validation": 1000, "test": 1000}
     assert (data.channels, data.image_size) == (3, 32)
     assert data.classes[2] == "bird"
