@@ -47,8 +47,8 @@ def adaptive_alpha(
     """The larger of two alpha-divergences for each sample, [...]: of over- and underestimation the worse.
 
     Source: AlphaNet, Wang et al. 2021, arXiv:2102.07954. Departures: alpha = 0 is the reverse KL, where the
-    published code takes it for "not given"; alpha = 1 is clipped like the others; the value is
-    the divergence itself, not the surrogate whose gradient it has.
+    published code takes it for "not given"; the value is the divergence itself, not the surrogate whose
+    gradient it has.
     """
     first, second = (alpha_divergence(logits, teacher_logits, alpha, clip) for alpha in alphas)
     return torch.where(first.detach() > second.detach(), first, second)
@@ -58,7 +58,9 @@ def alpha_divergence(logits: Tensor, teacher_logits: Tensor, alpha: float, clip:
     """D_alpha(teacher || student) of each sample, [...], with importance weights of at most `clip`.
 
     For the teacher's p and the student's q: (sum q (p / q)^alpha - 1) / (alpha (alpha - 1)); the limits are
-    KL(p || q) at alpha = 1 and KL(q || p) at 0. Weights (p / q)^alpha, at 0 p / q, are clipped.
+    KL(p || q) at alpha = 1 and KL(q || p) at 0. Weights (p / q)^alpha, at 0 p / q, are clipped as in the
+    published code, at 1 not at all: that gradient, q - p, is bounded by itself, while a clip would hide just
+    the classes that the student misses, and make the value negative.
 
     The gradient is that of -sum(stop(q rho) log q), rho = weight / alpha (at 0: log(p / q)), which without
     clipping is the exact one. A constant in rho adds nothing, since sum(q grad log q) = 0.
@@ -67,16 +69,19 @@ def alpha_divergence(logits: Tensor, teacher_logits: Tensor, alpha: float, clip:
     log_p = teacher_logits.detach().float().log_softmax(dim=-1)
     q = log_q.detach().exp()
     log_ratio = log_p - log_q.detach()
+    if alpha == 1.0:
+        value = (log_p.exp() * log_ratio).sum(dim=-1)
+        return value + _gradient_only(-(log_p.exp() * log_q).sum(dim=-1))
     if alpha == 0.0:
         rho = log_ratio.clamp(max=math.log(clip))
         value = (q * -rho).sum(dim=-1)
     else:
-        log_weight = (alpha * log_ratio).clamp(max=math.log(clip))
-        weight = log_weight.exp()
+        weight = (alpha * log_ratio).clamp(max=math.log(clip)).exp()
         rho = weight / alpha
-        if alpha == 1.0:
-            value = (q * weight * log_weight).sum(dim=-1)
-        else:
-            value = ((q * weight).sum(dim=-1) - 1.0) / (alpha * (alpha - 1.0))
-    surrogate = -(q * rho * log_q).sum(dim=-1)
-    return value + (surrogate - surrogate.detach())
+        value = ((q * weight).sum(dim=-1) - 1.0) / (alpha * (alpha - 1.0))
+    return value + _gradient_only(-(q * rho * log_q).sum(dim=-1))
+
+
+def _gradient_only(surrogate: Tensor) -> Tensor:
+    """Zero, with the gradient of `surrogate`."""
+    return surrogate - surrogate.detach()

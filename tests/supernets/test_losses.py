@@ -92,7 +92,7 @@ def test_alpha_divergence_is_zero_between_equals_only(alpha: float) -> None:
 
 
 def test_alpha_one_is_the_forward_kl_and_zero_the_reverse_not_a_default() -> None:
-    student, teacher = pair(1, scale=0.3)  # ratios below the clip
+    student, teacher = pair(1, scale=0.3)  # ratios below the clip, which the reverse one has
     log_q, log_p = student.log_softmax(1), teacher.log_softmax(1)
     forward = F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(1)
     reverse = F.kl_div(log_p, log_q, log_target=True, reduction="none").sum(1)
@@ -125,12 +125,23 @@ def test_clipped_weights_bound_the_gradient(alpha: float) -> None:
     value = alpha_divergence(student, teacher, alpha)
     (gradient,) = torch.autograd.grad(value.sum(), student)
     assert torch.isfinite(value).all()
-    most = 5.0 / abs(alpha) if alpha else 80.0
+    most = 1.0 if alpha == 1.0 else 5.0 / abs(alpha) if alpha else 80.0  # at 1 it is q - p
     assert gradient.abs().max() <= most
     q, p = student.detach().softmax(1), teacher.softmax(1)
     if alpha not in (0.0, 1.0):
         clipped = ((q * (p / q).pow(alpha).clamp(max=5.0)).sum(1) - 1.0) / (alpha * (alpha - 1.0))
         torch.testing.assert_close(value, clipped)
+
+
+def test_a_class_that_the_student_misses_is_not_clipped_out_of_sight() -> None:
+    """With p / q cut at 5 the forward KL became negative here, and nothing pulled the missed class up."""
+    student = torch.tensor([[10.0, 0.0, -5.0]], requires_grad=True)
+    teacher = torch.tensor([[10.0, 10.0, -5.0]])
+    forward = F.kl_div(student.log_softmax(1), teacher.log_softmax(1), log_target=True, reduction="sum")
+    ours = adaptive_alpha(student, teacher)
+    torch.testing.assert_close(ours, forward[None])
+    (gradient,) = torch.autograd.grad(ours.sum(), student)
+    torch.testing.assert_close(gradient, student.detach().softmax(1) - teacher.softmax(1))
 
 
 def test_the_divergence_of_bfloat16_logits_is_float32_and_sends_nothing_to_the_teacher() -> None:
