@@ -105,15 +105,25 @@ def append_line(path: Path, record: dict[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def truncate_log(path: Path, epochs: int) -> None:
-    """Keeps the lines of the first `epochs` epochs: later ones, and torn ones, will be written again."""
-    if not path.exists():
-        return
-    kept = []
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The records of a log, one per epoch; a line that a kill has torn is left out.
+
+    Raises:
+        OSError: the log is not there or cannot be read.
+    """
+    found = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            if json.loads(line)["epoch"] <= epochs:
-                kept.append(line + "\n")
+            record = json.loads(line)
+            record["epoch"] += 0
         except (ValueError, KeyError, TypeError):
             continue
-    atomic_write(path, "".join(kept).encode())
+        found.append(record)
+    return found
+
+
+def truncate_log(path: Path, epochs: int) -> None:
+    """Keeps the lines of the first `epochs` epochs: later ones, and torn ones, will be written again."""
+    if path.exists():
+        kept = [json.dumps(record) + "\n" for record in read_log(path) if record["epoch"] <= epochs]
+        atomic_write(path, "".join(kept).encode())

@@ -45,6 +45,17 @@ def scores(run: Path) -> dict[str, float]:
     return {p.name: json.loads(p.read_text())["score"] for p in (run / FOLDER).glob("*.json")}
 
 
+def test_a_run_shows_its_audit(nas, audited, copied) -> None:
+    run, document = audited
+    shown = nas("show", run)
+    assert (shown.code, shown.err) == (0, "")
+    assert "Kendall tau" in shown.out
+    assert "over 4 networks" in shown.out
+    assert json.loads(nas("show", run, "--json").out)["audit"] == document
+    (copied / "audit.json").write_text("{")
+    refused(nas("show", copied), 2, "audit.json is damaged")
+
+
 def test_an_audit_says_how_far_the_ranking_can_be_trusted(nas, audited) -> None:
     copied, document = audited
     rows = document["networks"]

@@ -77,7 +77,10 @@ def test_descendants_shallower_and_deeper_are_runs_and_files(nas, learngene, tmp
         assert read_subnet(row["file"]).extra["numbers"]["test_accuracy"] == row["test_accuracy"]
     exported = nas("export", said["networks"][2]["run"], "--arch", "largest", "--format", "safetensors")
     assert exported.code == 0, exported.err
-    assert nas("show", said["networks"][2]["run"]).code == 0
+    shown = nas("show", said["networks"][2]["run"])
+    assert (shown.code, shown.err) == (0, "")
+    assert f"expanded  to depth 7 out of {learngene}, not fine-tuned" in shown.out
+    assert f"test accuracy {round(said['networks'][2]['test_accuracy'], 4)}" in shown.out
     again = nas("expand", learngene, "--depth", "2,4,7", "--output", tmp_path / "again", "-q")
     assert again.code == 0
     for depth in (2, 4, 7):

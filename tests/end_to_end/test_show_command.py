@@ -41,6 +41,15 @@ def test_csv_is_nothing_but_csv(nas, searched, supernet) -> None:
     assert [row["epoch"] for row in rows] == ["1", "2"]
 
 
+def test_a_line_that_a_kill_tore_is_passed_over(nas, supernet) -> None:
+    torn = Path(shutil.copytree(supernet, "torn"))
+    with (torn / "log.jsonl").open("a") as log:
+        log.write('{"epo')
+    ran = nas("show", torn, "--json")
+    assert ran.code == 0, ran.err
+    assert [epoch["epoch"] for epoch in json.loads(ran.out)["epochs"]] == [1, 2]
+
+
 @pytest.mark.parametrize("ending", ["html", "png", "svg"])
 def test_the_plot_goes_where_it_is_asked(nas, searched, ending) -> None:
     assert nas("show", searched, "--plot", f"front.{ending}").code == 0
