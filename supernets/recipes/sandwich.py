@@ -3,11 +3,13 @@
 Sources: BigNAS, Yu et al. 2020, arXiv:2003.11142; universally slimmable networks, Yu and Huang 2019,
 arXiv:1903.05134. Departures from BigNAS: SGD with Nesterov momentum and a cosine to zero in place of
 RMSProp and an exponential decay to 5 %; the gradient's norm is clipped, since in-place targets
-are wild early.
+are wild early. `divergence` = "alpha" distils by AlphaNet's adaptive divergence, Wang et al. 2021,
+arXiv:2102.07954.
 """
 
 from __future__ import annotations
 
+from supernets.losses import Divergence
 from supernets.policies.sandwich import Sandwich
 from supernets.recipe import Phase, Recipe
 
@@ -17,6 +19,7 @@ def recipe(
     epochs: int = 20,
     lr: float = 0.1,
     n: int = 4,
+    divergence: Divergence = "kl",
     optimizer: str = "sgd",
     weight_decay: float = 1e-4,
     label_smoothing: float = 0.1,
@@ -29,6 +32,7 @@ def recipe(
         name="sandwich",
         epochs=epochs,
         policy=Sandwich(n),
+        divergence=divergence,
         optimizer=optimizer,
         lr=lr,
         weight_decay=weight_decay,

@@ -62,3 +62,8 @@ def test_a_wrong_setting_is_named_in_one_line(wrong) -> None:
 def test_a_recipe_without_phases_is_refused() -> None:
     with pytest.raises(InputError, match="no phase"):
         Recipe("empty", ())
+
+
+def test_the_sandwich_distils_by_either_divergence() -> None:
+    assert sandwich.recipe().phases[0].divergence == "kl"
+    assert sandwich.recipe(divergence="alpha").phases[0].divergence == "alpha"
