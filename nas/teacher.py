@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.data import Data, ImageData
+from nas.data import Data, ImageData, TextData
 from nas.run_record import read_record
 from nas.timm_models import PREFIX, fetched, parse_timm, weights_in_file
 from nas.trained import calibration, load_supernet, open_data, settings_of, weights_digest
@@ -105,6 +105,11 @@ def _of_run(folder: Path, data: Data) -> ExternalTeacher:
             raise InputError(
                 f"teacher {folder} was trained on {its['name']!r}: other {what} than {data.name!r}"
             )
+    if isinstance(data, TextData) and its["context"] < data.context:
+        raise InputError(
+            f"teacher {folder} reads {its['context']} tokens at once, not {data.context}; "
+            f"use --context {its['context']} or less"
+        )
     if not (folder / WEIGHTS).exists():
         raise InputError(f"teacher {folder} is not trained to its end; nas train --resume {folder}")
     same = all(its.get(size) == mine.get(size) for size in ("image_size", "context"))

@@ -13,7 +13,7 @@ import torch
 from nas.config import options
 from nas.data import Data
 from nas.data.batches import TrainBatches
-from nas.resolve import call, resolve
+from nas.resolve import call, names, resolve
 from nas.spaces import make_space
 from nas.teacher import ExternalTeacher, open_teacher
 from nas.train_settings import TrainSettings
@@ -96,9 +96,8 @@ def _teacher(settings: TrainSettings, recipe: Recipe, data: Data) -> ExternalTea
             )
         return None
     if not asks:
-        raise InputError(
-            f"recipe {settings.recipe!r} learns from no --teacher; uniform and progressive_shrinking can"
-        )
+        able = [n for n in names("recipe") if "teacher" in inspect.signature(resolve("recipe", n)).parameters]
+        raise InputError(f"recipe {settings.recipe!r} learns from no --teacher; {', '.join(able)} can")
     return open_teacher(settings.teacher, data, settings.teacher_size)
 
 

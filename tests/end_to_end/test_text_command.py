@@ -234,3 +234,9 @@ def test_images_have_no_perplexity_and_no_language_model(nas) -> None:
     )  # fmt: skip
     refused(nas("train", "--space", "gpt"), 2, "space 'gpt' does not read images", "--data text:PATH")
     assert not Path("runs").exists()
+
+
+def test_a_teacher_that_reads_less_than_its_pupil_is_refused(nas, language_model, text) -> None:
+    longer = ("--space", "gpt", "--data", f"text:{text}", "--context", "32", "--recipe", "uniform")
+    ran = nas("train", *longer, "--epochs", "1", "--teacher", language_model)
+    refused(ran, 2, "reads 16 tokens at once, not 32; use --context 16 or less")

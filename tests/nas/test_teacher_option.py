@@ -189,7 +189,8 @@ def test_a_run_teaches_by_its_largest_subnet_from_start_to_resume(
 
 def test_a_recipe_and_its_teacher_must_go_together(tmp_path) -> None:
     plain = {"image_size": 8, "device": "cpu", "epochs": 6}
-    with pytest.raises(InputError, match="recipe 'sandwich' learns from no --teacher"):
+    able = "finetune, progressive_shrinking, sws, tleg, uniform can"
+    with pytest.raises(InputError, match=f"recipe 'sandwich' learns from no --teacher; {able}"):
         prepare(TrainSettings(teacher="runs/x", **plain))
     asking = {"recipe": "uniform", "recipe_settings": {"teacher": "given"}}
     with pytest.raises(InputError, match="recipe 'uniform' needs a teacher: --teacher RUN, timm:NAME"):
