@@ -6,17 +6,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from searching import SEARCHERS
 from torch import nn
 
 from nas.front import nondominated
 from nas.objectives import Limit, Objective
-from nas.resolve import names, resolve
+from nas.resolve import resolve
 from nas.search_loop import Infeasible, cheap_violation, check_feasible, search
 from nas.searchers.searcher import Problem, everything
 from predictors.target import Provenance
 from search_spaces import Choice, SearchSpace
-
-SEARCHERS = names("searcher")
 
 
 def space(digits=3, options=4) -> SearchSpace:

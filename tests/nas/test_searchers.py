@@ -11,15 +11,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from searching import SEARCHERS
 from torch import nn
 
 from nas.front import nondominated
-from nas.resolve import names, resolve
+from nas.resolve import resolve
 from nas.searchers.searcher import Problem, Seen, everything, extremes
 from search_spaces import Choice, SearchSpace
-
-LISTS = ("mix_n_match", "nested_lookup")  # ask for what they know of and nothing else: test_nested_searchers
-SEARCHERS = [name for name in names("searcher") if name not in LISTS]
 
 
 def ladder(depths=3, widths=4) -> SearchSpace:
