@@ -1,7 +1,8 @@
 """What the studies of methods share: where data lies, trainings that go on where they stopped, and results.
 
-Each study is `python -m studies.NAME.study`; `--setting` names one of its sizes, `--seed` a repetition. Rows
-of another seed or setting that results.csv holds already are kept, so repetitions add up.
+Each study is `python -m studies.NAME.study` from the root of the checkout; `--setting` names one of its
+sizes, `--seed` a repetition. Rows of another seed or setting that results.csv holds already are kept, so
+repetitions add up.
 """
 
 from __future__ import annotations
@@ -97,6 +98,11 @@ def trained(
     seconds = time.perf_counter() - start
     print(f"  {folder.name}: {recipe.epochs} epochs, {seconds:.0f} s", flush=True)
     return supernet.eval(), seconds
+
+
+def work_folder(script: str, given: argparse.Namespace) -> Path:
+    """Where the trainings of this study, setting and seed go on from."""
+    return Path(given.work) / Path(script).resolve().parent.name / f"{given.setting}-{given.seed}"
 
 
 def results_folder(script: str, given: argparse.Namespace) -> Path:

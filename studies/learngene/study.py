@@ -19,7 +19,16 @@ from matplotlib.figure import Figure
 
 from nas.trained import calibration
 from search_spaces import SearchSpace, mobilenet_v3, vit
-from studies.experiment import Row, arguments, fashion, mean_and_spread, results_folder, save, trained
+from studies.experiment import (
+    Row,
+    arguments,
+    fashion,
+    mean_and_spread,
+    results_folder,
+    save,
+    trained,
+    work_folder,
+)
 from supernets.evaluate import evaluate, recalibrate, top1
 from supernets.pretrained import initialise
 from supernets.recipes import finetune, sws, tleg, uniform
@@ -199,7 +208,7 @@ def main() -> None:
     given = arguments(__doc__, SETTINGS)
     setting: Setting = SETTINGS[given.setting]
     data = fashion(setting.images, setting.test, setting.image_size, given.work)
-    work = given.work / "learngene" / f"{given.setting}-{given.seed}"
+    work = work_folder(__file__, given)
     study = Study(setting, given.seed, given.device, work, data)
     teacher, its_accuracy = teach(study)
     first = stage_one(study, teacher)

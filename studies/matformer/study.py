@@ -29,7 +29,16 @@ from nas.stand_alone import alone_recipe, only
 from search_spaces import Arch, SearchSpace, gpt
 from search_spaces.minimum_slope import ladder
 from search_spaces.nesting import granularity
-from studies.experiment import Row, arguments, data_file, mean_and_spread, results_folder, save, trained
+from studies.experiment import (
+    Row,
+    arguments,
+    data_file,
+    mean_and_spread,
+    results_folder,
+    save,
+    trained,
+    work_folder,
+)
 from supernets import Supernet
 from supernets.consistency import consistency
 from supernets.evaluate import scores
@@ -77,7 +86,7 @@ def make_space(setting: Setting) -> SearchSpace:
 def main() -> None:
     given = arguments(__doc__, SETTINGS)
     setting: Setting = SETTINGS[given.setting]
-    work: Path = given.work / "matformer" / f"{given.setting}-{given.seed}"
+    work = work_folder(__file__, given)
     work.mkdir(parents=True, exist_ok=True)
     text = data_file("text/tinyshakespeare.txt").read_bytes()
     (work / "text.txt").write_bytes(text[: int(len(text) * setting.share)])

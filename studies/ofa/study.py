@@ -23,7 +23,16 @@ from matplotlib.figure import Figure
 from nas.stand_alone import alone_recipe, only
 from nas.trained import calibration
 from search_spaces import Arch, SearchSpace, mobilenet_v3
-from studies.experiment import Row, arguments, fashion, mean_and_spread, results_folder, save, trained
+from studies.experiment import (
+    Row,
+    arguments,
+    fashion,
+    mean_and_spread,
+    results_folder,
+    save,
+    trained,
+    work_folder,
+)
 from supernets.evaluate import evaluate
 from supernets.policies.uniform import Uniform
 from supernets.recipe import Recipe
@@ -100,7 +109,7 @@ def recipes(setting: Setting, space: SearchSpace) -> dict[str, Recipe]:
 def main() -> None:
     given = arguments(__doc__, SETTINGS)
     setting: Setting = SETTINGS[given.setting]
-    work: Path = given.work / "ofa" / f"{given.setting}-{given.seed}"
+    work = work_folder(__file__, given)
     data = fashion(setting.images, setting.test, setting.image_size, given.work)
     space = make_space(setting)
     eight = networks(space)

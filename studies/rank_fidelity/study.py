@@ -25,7 +25,16 @@ from nas.cost_spread import spread_over_cost
 from nas.stand_alone import StandAlone, alone_recipe
 from search_spaces import Arch, SearchSpace, vit
 from search_spaces.nesting import grid
-from studies.experiment import Row, arguments, fashion, mean_and_spread, results_folder, save, trained
+from studies.experiment import (
+    Row,
+    arguments,
+    fashion,
+    mean_and_spread,
+    results_folder,
+    save,
+    trained,
+    work_folder,
+)
 from supernets.recipe import Recipe
 from supernets.recipes import matformer, progressive_shrinking, sandwich, sortednet, uniform
 
@@ -99,7 +108,7 @@ def subnets(method: str, space: SearchSpace, count: int, seed: int) -> list[Arch
 def main() -> None:
     given = arguments(__doc__, SETTINGS)
     setting: Setting = SETTINGS[given.setting]
-    work: Path = given.work / "rank_fidelity" / f"{given.setting}-{given.seed}"
+    work = work_folder(__file__, given)
     data = fashion(setting.images, 1000, 28, given.work)
     space = make_space(setting)
     made = recipes(setting)

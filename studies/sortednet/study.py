@@ -23,7 +23,16 @@ from nas.stand_alone import alone_recipe, only
 from nas.trained import calibration
 from search_spaces import Arch, SearchSpace, vit
 from search_spaces.nesting import grid, largest_within
-from studies.experiment import Row, arguments, fashion, mean_and_spread, results_folder, save, trained
+from studies.experiment import (
+    Row,
+    arguments,
+    fashion,
+    mean_and_spread,
+    results_folder,
+    save,
+    trained,
+    work_folder,
+)
 from supernets import Supernet
 from supernets.evaluate import evaluate
 from supernets.recipe import Recipe
@@ -78,7 +87,7 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
 def main() -> None:
     given = arguments(__doc__, SETTINGS)
     setting: Setting = SETTINGS[given.setting]
-    work: Path = given.work / "sortednet" / f"{given.setting}-{given.seed}"
+    work = work_folder(__file__, given)
     data = fashion(setting.images, setting.test, 28, given.work)
     batches = data.train_batches(setting.batch, given.seed)
     test = list(data.test_batches(data.evaluation_batch))
