@@ -14,9 +14,9 @@ from search_spaces.errors import SpaceError
 class Choice:
     """One decision of a search space.
 
-    `options` run from smallest to largest. `when` names earlier choices with the options under which this one
-    is in force: `Choice("block3.kernel", (3, 5, 7), when={"depth": (3, 4)})` exists in networks of three or
-    more blocks. Without `when` it is always in force.
+    `options` run from smallest to largest; numbers in another order are refused. `when` names earlier choices
+    with the options under which this one is in force: `Choice("block3.kernel", (3, 5, 7), when={"depth": (3,
+    4)})` exists in networks of three or more blocks. Without `when` it is always in force.
     """
 
     name: str
@@ -41,6 +41,11 @@ class Choice:
                     f"choice {name!r} has option {option!r} ({type(option).__name__}); "
                     "an option is an int, a finite float or a str"
                 )
+        numbers = [option for option in options if not isinstance(option, str)]
+        if len(numbers) == len(options) and numbers != sorted(numbers):
+            raise SpaceError(
+                f"choice {name!r} has options {', '.join(map(str, options))}; give them from small to large"
+            )
         for parent, allowed in (when or {}).items():
             if isinstance(allowed, str) or not isinstance(allowed, Sequence):
                 raise SpaceError(f"choice {name!r}: when {parent!r} takes a list of options, not {allowed!r}")

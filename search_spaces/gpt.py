@@ -66,6 +66,8 @@ def space(
         SpaceError: sizes that make no network.
     """
     heads = tuple(heads)
+    if not (depths and embed_dims and heads and ffn_ratios):
+        raise SpaceError("gpt needs at least one of depths, embed_dims, heads and ffn_ratios each")
     if kv_group < 1 or any(h < 1 or h % kv_group for h in heads):
         raise SpaceError(
             f"gpt needs heads that groups of kv_group = {kv_group} tile, not {', '.join(map(str, heads))}"

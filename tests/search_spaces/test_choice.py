@@ -65,3 +65,10 @@ def test_did_you_mean():
     assert did_you_mean("VIT", ["vit"]).startswith("; did you mean 'vit'?")
     assert did_you_mean("x", []) == ""
     assert did_you_mean("c7x", [f"c{i}" for i in range(100)]).endswith(", ...)")
+
+
+def test_numbers_that_do_not_rise_are_refused() -> None:
+    """The largest network is made of last options: [6, 2] as depths made it the shallowest one."""
+    with pytest.raises(SpaceError, match="'depth' has options 6, 2; give them from small to large"):
+        Choice("depth", (6, 2))
+    assert Choice("op", ("swish", "relu")).options == ("swish", "relu")
