@@ -12,9 +12,10 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeAlias, Union, get_args, get_origin
 
 from search_spaces.errors import InputError, did_you_mean
 
@@ -82,22 +83,46 @@ def call(kind: Kind, name: str, factory: Callable[..., Any], given: Mapping[str,
                 raise InputError(
                     f"{kind} {name!r} has no setting {keyword!r}{did_you_mean(keyword, parameters)}"
                 )
+    types = _types(factory)
     for keyword, value in given.items():
-        wanted = getattr(parameters.get(keyword), "annotation", None)
-        if not _fits(value, wanted):
-            shown = getattr(wanted, "__name__", wanted)
+        if not _fits(value, types.get(keyword, Any)):
+            wanted = parameters[keyword].annotation
+            if get_origin(types[keyword]) is Literal:
+                shown = " or ".join(map(str, get_args(types[keyword])))
+            else:
+                shown = str(getattr(wanted, "__name__", wanted)).replace("Sequence[", "list[")
             raise InputError(f"{kind} {name!r}: {keyword} must be {shown}, not {value!r}")
     try:
         return factory(**given)
-    except TypeError as error:
+    except InputError:
+        raise
+    except (TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{kind} {name!r} cannot be made from {dict(given)}: {error}") from error
 
 
+def _types(factory: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of the factory's parameters; as they are written where a name in them is not known."""
+    try:
+        signature = inspect.signature(factory, eval_str=True)
+    except Exception:  # noqa: BLE001 - an annotation of the user's may be any expression
+        signature = inspect.signature(factory)
+    return {name: p.annotation for name, p in signature.parameters.items() if p.annotation is not p.empty}
+
+
 def _fits(value: Any, wanted: Any) -> bool:
-    """Whether a value may be given for a parameter annotated with a number; anything else is not judged."""
-    if wanted in (int, "int"):
-        return type(value) is int
-    return wanted not in (float, "float") or type(value) in (int, float)
+    """Whether a value may be given for a parameter that is annotated so; other types are not judged."""
+    origin, inside = get_origin(wanted), get_args(wanted)
+    if origin in (Union, UnionType):
+        return any(_fits(value, part) for part in inside)
+    if origin is Literal:
+        return value in inside
+    if origin is Sequence:
+        return isinstance(value, list | tuple) and all(_fits(part, inside[0]) for part in value)
+    if wanted in (None, NoneType):
+        return value is None
+    exact = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
+    name = wanted if isinstance(wanted, str) else getattr(wanted, "__name__", "")
+    return type(value) in exact[name] if name in exact else True
 
 
 def _attribute(kind: Kind, name: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 import search_spaces.vit
 import supernets.policies.uniform
-from nas.resolve import names, resolve
+from nas.resolve import call, names, resolve
 from search_spaces.errors import InputError
 
 
@@ -76,3 +76,27 @@ def test_a_module_that_is_not_there_and_references_that_are_none():
     for reference in (":space", "a:", "a b:c", "a:b:c", "/tmp/x.py:space"):
         with pytest.raises(InputError, match=r"is not of the form package\.module:attribute"):
             resolve("space", reference)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "setting", "said"),
+    [
+        ("matformer", {"joint": "no"}, "joint must be bool, not 'no'"),
+        ("matformer", {"probabilities": ["x", 1]}, r"probabilities must be list\[float\]"),
+        ("sortednet", {"dimensions": "depth"}, r"dimensions must be list\[str\], not 'depth'"),
+        ("sortednet", {"archs": [5]}, "cannot be made from"),
+        ("progressive_shrinking", {"teacher": "none"}, "teacher must be largest or given, not 'none'"),
+        ("uniform", {"optimizer": 5}, "optimizer must be str, not 5"),
+    ],
+)
+def test_values_of_another_type_are_refused_in_one_line(recipe, setting, said) -> None:
+    with pytest.raises(InputError, match=said) as refused:
+        call("recipe", recipe, resolve("recipe", recipe), setting)
+    assert "\n" not in str(refused.value)
+
+
+def test_values_of_parameters_without_a_type_are_not_judged() -> None:
+    def own(a, *, b: "Unknown | int" = 3, **more):  # type: ignore[no-untyped-def, name-defined] # noqa: F821, UP037
+        return a, b, more
+
+    assert call("space", "own", own, {"a": [1], "b": "x", "c": None}) == ([1], "x", {"c": None})
