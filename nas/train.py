@@ -20,12 +20,13 @@ from nas.threads import suitable_threads
 from nas.train_job import Job, pick_device, prepare
 from nas.train_plan import dry_run, space_record, tell
 from nas.train_settings import TrainSettings
-from nas.trained import check_data, score_extremes, score_words, weights_digest
+from nas.trained import check_data, make_scheme, score_extremes, score_words, weights_digest
 from search_spaces import InputError
 from supernets import Supernet
 from supernets.distributed import ALONE, Ranks, joined, launch, launched, restart_advice, restarted
 from supernets.precision import Precision
 from supernets.resume import CHECKPOINT, WEIGHTS
+from supernets.schemes import LayeredScheme
 from supernets.trainer import LOG, Progress, train
 
 
@@ -49,7 +50,9 @@ def _run(settings: TrainSettings, console: Console, ranks: Ranks) -> Mapping[str
     with suitable_threads(job.space, -(-settings.batch_size // ranks.size)):
         result = train_in(job, folder, console, f"{_command()} --resume {folder}", ranks, begun)
     if result is not None:
-        console.next_step(f"nas search --supernet {folder} --target jetson")
+        learngene = isinstance(make_scheme(job.settings), LayeredScheme)
+        search = f"nas search --supernet {folder} --target jetson"
+        console.next_step(f"nas expand {folder} --depth N" if learngene else search)
     return result
 
 

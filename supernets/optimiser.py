@@ -12,18 +12,29 @@ from search_spaces.errors import InputError, did_you_mean
 from supernets.recipe import Phase
 
 
+def check_optimizer(phase: Phase) -> None:
+    """Returns when timm knows the phase's optimiser.
+
+    Raises:
+        InputError: it does not.
+    """
+    from timm.optim import list_optimizers
+
+    known = [str(name) for name in list_optimizers()]
+    if phase.optimizer not in known:
+        hint = did_you_mean(phase.optimizer, known)
+        raise InputError(f"unknown optimizer {phase.optimizer!r} in phase {phase.name!r}{hint}")
+
+
 def make_optimizer(model: nn.Module, phase: Phase) -> torch.optim.Optimizer:
     """The phase's optimiser over `model.parameters()`, without weight decay on biases and other vectors.
 
     Raises:
         InputError: a name that timm does not know, or one that "masked" cannot serve.
     """
-    from timm.optim import create_optimizer_v2, list_optimizers
+    from timm.optim import create_optimizer_v2
 
-    known = [str(name) for name in list_optimizers()]
-    if phase.optimizer not in known:
-        raise InputError(f"unknown optimizer {phase.optimizer!r}{did_you_mean(phase.optimizer, known)}")
-
+    check_optimizer(phase)
     # timm's "sgd" is Nesterov's, which torch refuses without momentum; "momentum" is the plain one.
     name = "momentum" if phase.optimizer == "sgd" and phase.momentum == 0 else phase.optimizer
 

@@ -16,7 +16,7 @@ from supernets.batches import Batches
 from supernets.compiled import CompiledSubnet
 from supernets.distributed import Ranks
 from supernets.ema import Ema
-from supernets.optimiser import make_optimizer, make_schedule
+from supernets.optimiser import check_optimizer, make_optimizer, make_schedule
 from supernets.plan import StepPlan
 from supernets.recipe import Phase, Recipe
 from supernets.step import Learner
@@ -57,9 +57,10 @@ def check_recipe(recipe: Recipe, space: SearchSpace) -> None:
     """Raises InputError for a phase that does not fit the space.
 
     One that blends inputs where they are tokens, which have no in-between; one that opens or draws what is
-    not there.
+    not there; one whose optimiser timm does not know.
     """
     for phase in recipe.phases:
+        check_optimizer(phase)
         phase.policy.listed(space.restrict(phase.open) if phase.open else space)
         if phase.mixup and space.reads_tokens:
             raise InputError(

@@ -11,6 +11,7 @@ import torch
 from search_spaces.errors import InputError
 from supernets.evaluate import evaluate
 from supernets.files import Busy, lock
+from supernets.phases import check_recipe
 from supernets.plan import Member, SamplingPolicy, StepPlan
 from supernets.policies.sandwich import Sandwich
 from supernets.policies.uniform import Uniform
@@ -273,3 +274,8 @@ def test_a_missing_teacher_and_missing_images_are_said(space, make_images, make_
     assert not (tmp_path / "given").exists()
     with pytest.raises(InputError, match="no batch of training images"):
         train(Supernet(space), make_recipe(1), make_images(steps=0), folder=tmp_path)
+
+
+def test_an_unknown_optimizer_is_refused_before_anything_is_written(space, make_recipe) -> None:
+    with pytest.raises(InputError, match=r"unknown optimizer 'adamx' in phase 'only'; did you mean"):
+        check_recipe(make_recipe(1, optimizer="adamx"), space)
