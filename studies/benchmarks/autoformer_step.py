@@ -33,8 +33,6 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     space = vit.space(relative_positions=True)
-    supernet = Supernet(space)
-    stateful = StatefulAutoFormer(supernet)
 
     def one(rng: np.random.Generator) -> Sequence[Arch]:
         return space.archs(space.sample(1, rng))
@@ -44,6 +42,8 @@ def main() -> None:
 
     rows = []
     for batch in given.batches:
+        supernet = Supernet(space)  # anew: steps of the last batch size have moved both apart
+        stateful = StatefulAutoFormer(supernet)
         plans = {f"batch {batch}, one random": one, f"batch {batch}, sandwich of four": sandwich}
         rows += compare(supernet, stateful, torch.randn(batch, 3, 224, 224), plans, given.repeats, bar=0.65)
     save(__file__, rows, ("torch", "timm"))

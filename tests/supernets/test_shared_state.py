@@ -61,9 +61,11 @@ def test_an_arch_of_another_space_is_refused(any_space):
             use(Arch({"nothing": 1}))
 
 
-def test_options_from_large_to_small_are_refused():
-    choices = [Choice("a", (8, 4)), Choice("b", (4, 8))]
-    space = SearchSpace("odd", choices, lambda arch: nn.Linear(arch["a"], arch["b"]), input_shape=(8,))
+def test_options_that_make_it_smaller_are_refused():
+    choices = [Choice("left_out", (4, 8)), Choice("b", (4, 8))]
+    space = SearchSpace(
+        "odd", choices, lambda arch: nn.Linear(12 - arch["left_out"], arch["b"]), input_shape=(8,)
+    )
     with pytest.raises(SpaceError, match="order each choice's options from smallest to largest"):
         Supernet(space)
 
