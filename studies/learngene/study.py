@@ -280,7 +280,7 @@ def plot(rows: list[Row], setting: Setting, folder: Path) -> None:
     sheet = Figure(figsize=(4 * len(shown), 4), dpi=100, layout="constrained")
     panels = sheet.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     for axes, epochs in zip(panels, shown, strict=True):
-        for method, marker in MARKERS.items():
+        for colour, (method, marker) in enumerate(MARKERS.items()):
             wanted = str(setting.epochs if method == LONG else epochs)
             points: dict[int, list[float]] = {}
             for row in rows:
@@ -289,7 +289,7 @@ def plot(rows: list[Row], setting: Setting, folder: Path) -> None:
             if points:
                 means = [sum(points[d]) / len(points[d]) for d in sorted(points)]
                 label = f"{method} ({setting.epochs} epochs)" if method == LONG else method
-                axes.plot(sorted(points), means, marker=marker, label=label)
+                axes.plot(sorted(points), means, marker=marker, color=f"C{colour}", label=label)
         axes.set_title(f"{epochs} epoch{'' if epochs == 1 else 's'}", fontsize=10)
         axes.set_xlabel("layers")
         axes.grid(alpha=0.3)
