@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from statistics import median
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,14 +18,6 @@ from supernets import Supernet
 from supernets.evaluate import channels_last
 
 DRAWS = 3  # sets of archs per row
-
-
-class Stateful(Protocol):
-    """A network that computes the arch set last."""
-
-    def activate(self, arch: Arch) -> None: ...
-
-    def __call__(self, x: Tensor) -> Tensor: ...
 
 
 def check(supernet: Supernet, stateful: Any, arch: Arch, x: Tensor) -> None:
